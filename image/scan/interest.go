@@ -1,0 +1,119 @@
+package scan
+
+import (
+	"bytes"
+	"io/fs"
+	"path"
+	"strings"
+)
+
+// Sizes of what is kept, in bytes.
+const (
+	maxHeaders = 256 << 10 // metadata of one distribution, up to its first blank line
+	maxText    = 64 << 10  // a script or a small text file
+	maxHead    = 1 << 10   // scripts that are not for a shell
+	maxELF     = 4 << 10   // program headers and the interpreter's name of a Python
+	maxOther   = 64        // enough to tell what an executable is
+)
+
+// rule says how much of a file is kept.
+type rule uint8
+
+const (
+	nothing  rule = iota
+	headers       // up to the first blank line
+	whole         // all, if it is at most maxText
+	head          // the first maxHead bytes
+	settings      // all, if it is at most maxText and names Django's settings
+	sniff         // decided by the first bytes
+)
+
+var djangoSettings = []byte("DJANGO_SETTINGS_MODULE")
+
+// interest returns the rule for a regular file by its name (cleaned, without
+// a leading slash), mode and size.
+func interest(name string, mode fs.FileMode, size int64) rule {
+	if size == 0 {
+		return nothing
+	}
+	dir, base := path.Split(name)
+	dir = strings.TrimSuffix(dir, "/")
+	switch base {
+	case "METADATA":
+		if strings.HasSuffix(dir, ".dist-info") {
+			return headers
+		}
+	case "PKG-INFO":
+		if strings.HasSuffix(dir, ".egg-info") || strings.HasSuffix(dir, "EGG-INFO") {
+			return headers
+		}
+	case "entry_points.txt", "requires.txt":
+		if strings.HasSuffix(dir, ".dist-info") || strings.HasSuffix(dir, ".egg-info") || strings.HasSuffix(dir, "EGG-INFO") {
+			return whole
+		}
+	case "pyvenv.cfg":
+		return whole
+	case "os-release", "passwd":
+		if dir == "etc" || dir == "usr/lib" {
+			return whole
+		}
+	case "sitecustomize.py", "usercustomize.py":
+		return head
+	case "manage.py", "wsgi.py", "asgi.py", "celery.py":
+		return settings
+	}
+	switch path.Ext(base) {
+	case ".egg-info":
+		return headers
+	case ".pth", ".egg-link":
+		return whole
+	case ".so":
+		return nothing
+	}
+	if mode&0o111 != 0 || !ofDistribution(dir) && path.Ext(base) != ".py" {
+		return sniff
+	}
+	return nothing
+}
+
+// ofDistribution reports whether dir belongs to the operating system's
+// packages or holds installed Python packages: nobody keeps an entrypoint
+// without the executable bit there.
+func ofDistribution(dir string) bool {
+	if strings.Contains(dir, "site-packages") || strings.Contains(dir, "dist-packages") {
+		return true
+	}
+	for _, d := range []string{"usr/lib", "usr/lib64", "usr/share", "usr/include", "lib", "lib64", "var/lib", "usr/src"} {
+		if dir == d || strings.HasPrefix(dir, d+"/") {
+			return true
+		}
+	}
+	return false
+}
+
+// sniffed returns how many bytes to keep of an executable or a script, given
+// its first bytes.
+func sniffed(name string, first []byte) int {
+	dir, base := path.Split(name)
+	switch {
+	case bytes.HasPrefix(first, []byte("\x7fELF")):
+		if strings.Contains(base, ".so.") {
+			return 0
+		}
+		if strings.Contains(base, "python") || strings.Contains(base, "pypy") {
+			return maxELF
+		}
+		return maxOther
+	case bytes.HasPrefix(first, []byte("#!")):
+		line, _, _ := bytes.Cut(first, []byte("\n"))
+		if !bytes.Contains(line, []byte("sh")) {
+			return maxHead
+		}
+		switch strings.TrimSuffix(dir, "/") {
+		case "bin", "sbin", "usr/bin", "usr/sbin": // the distribution's own tools
+			return maxELF
+		}
+		return maxText
+	}
+	return 0
+}
