@@ -1,0 +1,516 @@
+"""Load OpenTelemetry's auto-instrumentation into this process, if that is safe.
+
+Python imports this module at start, from PYTHONPATH, before any code of the
+application. It reads ../wrap.json, appends the bundle of OpenTelemetry
+packages to the end of sys.path, so that the application's own packages win,
+runs the release's own initialisation, and hands over to the sitecustomize
+that Python would have imported without this one.
+
+It never raises and never keeps the application from starting. If telemetry
+cannot be had (a wrong Python, an unreadable bundle, a package that fails on
+import, a setting that OpenTelemetry refuses), sys.path, sys.meta_path and
+os.environ are put back, the bundle's modules leave sys.modules, and stderr
+gets one line, "imgwrap: telemetry is off: REASON". With IMGWRAP_STRICT set the
+process ends with a traceback and status 1 instead.
+
+Telemetry is off without a word if OTEL_SDK_DISABLED=true or IMGWRAP_DISABLE is
+set, and in package managers, other launchers and multiprocessing's helpers.
+
+One instrumentation that fails is logged as OpenTelemetry logs it and the others
+load, under every release; up to 0.48b0 upstream gives up all of them. Django's
+is left out, with one line, unless DJANGO_SETTINGS_MODULE can be imported:
+without it, it configures empty settings, and the application cannot answer.
+
+What stays in the process:
+
+- sys.path: this directory, where PYTHONPATH put it, and the bundle at the end.
+  The working directory is in front only while Django's settings are imported
+  (not under -P or PYTHONSAFEPATH).
+- sys.modules: "_imgwrap_loader" (this module; tells that it has run), what the
+  release's initialisation imports, and "sitecustomize": the next one on
+  sys.path, as if this one were not there, or this one if there is no other.
+- os.environ: what OpenTelemetry's distro sets, and OTEL_EXPORTER_OTLP_PROTOCOL
+  (http/protobuf, the only one in the bundle) unless set. PYTHONPATH is as it
+  was, so that children load this module too; while the instrumentations load
+  it lacks this directory, lest a process they start does the same again.
+
+Valid from Python 2.7 on, for it may meet any interpreter of an image.
+"""
+import os
+import sys
+
+NAME = "sitecustomize"
+MARKER = "_imgwrap_loader"
+HERE = os.path.dirname(os.path.abspath(__file__))
+
+# Programs, or modules run with -m, that are not the application, without a
+# version at the end of the name. Launchers are here as they only start it.
+NOT_APPLICATIONS = frozenset(
+    """
+    pip pipx pip-compile pip-sync ensurepip easy_install venv virtualenv
+    poetry uv uvx pipenv pdm hatch rye flit twine conda conda-env mamba micromamba
+    dnf yum add-apt-repository apt-add-repository apt-listchanges
+    unattended-upgrade lsb_release py3compile py3clean pycompile pyclean
+    compileall py_compile
+    opentelemetry-instrument opentelemetry-bootstrap
+    ddtrace-run newrelic-admin elasticapm-run
+    """.split()
+)
+
+# Agents: name, part of a PYTHONPATH entry, variable. As in the launcher.
+AGENTS = (
+    ("ddtrace", "ddtrace/bootstrap", None),
+    ("ddtrace", "/datadog-lib", None),
+    ("ddtrace", "datadog-apm-library-python", None),
+    ("newrelic", "newrelic/bootstrap", "NEW_RELIC_ADMIN_COMMAND"),
+    ("elasticapm", "elasticapm/instrumentation/wrapper", None),
+    ("instana", None, "AUTOWRAPT_BOOTSTRAP"),
+    (
+        "another OpenTelemetry launcher",
+        "opentelemetry/instrumentation/auto_instrumentation",
+        None,
+    ),
+)
+
+
+class Off(Exception):
+    """Telemetry cannot be had; the text says why."""
+
+
+def load():
+    """Start telemetry, or see to it that the process is as if never tried."""
+    if os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+        return
+    if is_set("IMGWRAP_DISABLE"):
+        return
+    program = program_of(command_line())
+    if program in NOT_APPLICATIONS:
+        return
+    agent = active_agent()
+    if agent:
+        say("telemetry is off: %s is active" % agent)
+        return
+
+    before = None
+    touched = []
+    try:
+        wrap = read_wrap()
+        if program in wrap.get("skip", ()):
+            return
+        check_python(wrap)
+        bundle = check_bundle(wrap)
+        before = Snapshot()
+        initialize(bundle, touched)
+    except BaseException as error:
+        if touched:
+            # Patches of the application's packages import from the bundle, so
+            # it has to stay.
+            before.restore_pythonpath()
+            problem = "telemetry is incomplete: " + describe(error)
+        else:
+            if before is not None:
+                before.restore(bundle)
+            problem = "telemetry is off: " + describe(error)
+        if isinstance(error, KeyboardInterrupt):
+            raise
+        if is_set("IMGWRAP_STRICT"):
+            abort(problem)
+        say(problem)
+    else:
+        before.restore_pythonpath()
+
+
+def is_set(name):
+    value = os.environ.get(name, "").strip().lower()
+    return value not in ("", "0", "false", "no", "off")
+
+
+def say(message):
+    try:
+        sys.stderr.write("imgwrap: %s\n" % message)
+        sys.stderr.flush()
+    except Exception:  # None, closed, or of an encoding that has no such text
+        pass
+
+
+def abort(problem):
+    try:
+        import traceback
+
+        traceback.print_exc()
+    except Exception:
+        pass
+    say(problem)
+    os._exit(1)
+
+
+def describe(error):
+    if isinstance(error, Off):
+        return str(error)
+    try:
+        text = " ".join(str(error).split())
+    except Exception:
+        text = ""
+    name = type(error).__name__
+    return "%s: %s" % (name, text[:500]) if text else name
+
+
+def command_line():
+    """The interpreter's own argv, flags included; empty if it is not known."""
+    argv = getattr(sys, "orig_argv", None)
+    if argv:
+        return list(argv)
+    try:
+        with open("/proc/self/cmdline", "rb") as file:
+            argv = file.read().split(b"\0")[:-1]
+        return [arg if isinstance(arg, str) else os.fsdecode(arg) for arg in argv]
+    except Exception:
+        # Up to 3.7 sys.argv is set after this module has run.
+        return ["python"] + list(getattr(sys, "argv", ()))
+
+
+def program_of(argv):
+    """What the interpreter runs, as NOT_APPLICATIONS spells it."""
+    if not argv:
+        return ""
+    if not os.path.basename(argv[0]).startswith(("python", "pypy")):
+        return program_name(argv[0])  # embedded, for instance in uwsgi
+    args = iter(argv[1:])
+    for arg in args:
+        if arg == "--":
+            continue
+        if not arg.startswith("-") or arg == "-":
+            return program_name(arg)
+        if arg.startswith("--"):
+            if arg == "--check-hash-based-pycs":
+                next(args, "")
+            continue
+        letters = arg[1:]
+        for index, letter in enumerate(letters):
+            if letter not in "cmQWX":
+                continue
+            value = letters[index + 1 :] or next(args, "")
+            if letter == "m":
+                return program_name(value.split(".")[0])
+            if letter == "c":
+                # The process that multiprocessing, or joblib's loky, starts to
+                # clean up behind the others.
+                if "_tracker import main" in value:
+                    return "compileall"
+                return ""
+            break
+    return ""
+
+
+def program_name(path):
+    name = os.path.basename(path)
+    if name == "__main__.py":
+        name = os.path.basename(os.path.dirname(path))
+    if name.endswith(".py"):
+        name = name[:-3]
+    return name.rstrip("0123456789.-")
+
+
+def active_agent():
+    path = os.environ.get("PYTHONPATH", "")
+    for name, part, variable in AGENTS:
+        if (part and part in path) or (variable and variable in os.environ):
+            return name
+    return None
+
+
+def read_wrap():
+    path = os.path.join(os.path.dirname(HERE), "wrap.json")
+    try:
+        import json
+
+        with open(path) as file:
+            wrap = json.load(file)
+        if not isinstance(wrap, dict):
+            raise ValueError("not an object")
+        return wrap
+    except Exception as error:
+        raise Off("%s: %s" % (path, getattr(error, "strerror", None) or error))
+
+
+def check_python(wrap):
+    lowest = (wrap.get("python") or {}).get("min") or "3.0"
+    if sys.version_info[:2] < tuple(int(part) for part in lowest.split(".")[:2]):
+        raise Off(
+            "Python %d.%d is older than %s, the oldest that OpenTelemetry %s serves"
+            % (sys.version_info[0], sys.version_info[1], lowest, wrap.get("release"))
+        )
+
+
+def check_bundle(wrap):
+    bundle = wrap.get("bundle")
+    if not bundle:
+        raise Off("wrap.json names no bundle")
+    if not (os.path.isdir(bundle) and os.access(bundle, os.R_OK | os.X_OK)):
+        raise Off("%s is missing or unreadable" % bundle)
+    return str(bundle)
+
+
+class Snapshot(object):
+    """What is put back if telemetry cannot be had."""
+
+    def __init__(self):
+        self.path = list(sys.path)
+        self.environ = dict(os.environ)
+        self.modules = set(sys.modules)
+        # importlib_metadata's backport takes this method away from the standard
+        # finder and puts its own finder into sys.meta_path.
+        self.finders = [
+            (finder, vars(finder)["find_distributions"])
+            for finder in sys.meta_path
+            if isinstance(finder, type) and "find_distributions" in vars(finder)
+        ]
+
+    def restore_pythonpath(self):
+        path = self.environ.get("PYTHONPATH")
+        if path is None:
+            os.environ.pop("PYTHONPATH", None)
+        else:
+            os.environ["PYTHONPATH"] = path
+
+    def restore(self, bundle):
+        sys.path[:] = self.path
+        for name in list(os.environ):
+            if name not in self.environ:
+                del os.environ[name]
+        os.environ.update(self.environ)
+        # A module of the bundle that stayed would shadow one that the
+        # application finds later, say beside its script. What still holds such
+        # a module (a registered exit handler) can go on using it; finders of
+        # the interpreter could not, as they import lazily.
+        dropped = [
+            name
+            for name, module in list(sys.modules.items())
+            if name not in self.modules
+            and (is_under(module, bundle) or name.split(".")[0] == "pkg_resources")
+        ]
+        for name in dropped:
+            module = sys.modules.pop(name)
+            parent, _, child = name.rpartition(".")
+            attributes = getattr(sys.modules.get(parent), "__dict__", {})
+            if attributes.get(child) is module:
+                delattr(sys.modules[parent], child)
+        for finder in list(sys.meta_path):
+            kind = finder if isinstance(finder, type) else type(finder)
+            if kind.__module__ in dropped:
+                sys.meta_path.remove(finder)
+        for finder, method in self.finders:
+            if "find_distributions" not in vars(finder):
+                setattr(finder, "find_distributions", method)
+
+
+def is_under(module, directory):
+    """Whether a module, or all of a namespace package, lies in the directory."""
+    attributes = getattr(module, "__dict__", {})
+    paths = [attributes.get("__file__")]
+    if paths == [None]:
+        paths = list(attributes.get("__path__") or ())
+    return bool(paths) and all(
+        isinstance(path, str) and (path + os.sep).startswith(directory + os.sep)
+        for path in paths
+    )
+
+
+def initialize(bundle, touched):
+    """Run the release's own initialisation; raise what made it fail.
+
+    touched gets the name of each instrumentation that was about to load.
+    """
+    sys.path[:] = [path for path in sys.path if path != bundle] + [bundle]
+    # Up to 0.48b0 the initialisation wants PYTHONPATH to be there.
+    path = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    os.environ["PYTHONPATH"] = os.pathsep.join(
+        entry for entry in path if os.path.abspath(entry or os.curdir) != HERE
+    )
+    os.environ.setdefault("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")
+
+    if "pkg_resources" in sys.modules:  # by a .pth file: it has read sys.path
+        sys.modules["pkg_resources"].working_set.add_entry(bundle)
+    import logging
+    import warnings
+
+    with warnings.catch_warnings():
+        # Up to 0.48b0 these import pkg_resources, which says that it is
+        # deprecated.
+        warnings.simplefilter("ignore")
+        from opentelemetry.instrumentation import dependencies, distro
+
+    upstream = "opentelemetry.instrumentation.auto_instrumentation"
+    loggers = [
+        logging.getLogger(upstream + suffix)
+        for suffix in ("", "._load", ".sitecustomize")
+    ]
+    failures = Failures()
+    find_conflicts = dependencies.get_dist_dependency_conflicts
+    configure = distro.BaseDistro.configure
+
+    def tolerant_find_conflicts(dist):
+        try:
+            return find_conflicts(dist)
+        except Exception:  # metadata that cannot be read: loading will tell
+            return None
+
+    def tolerant_configure(self, **kwargs):
+        configure(self, **kwargs)
+        conflict = getattr(dependencies, "DependencyConflictError", ())
+        self.load_instrumentor = Tolerant(
+            self.load_instrumentor, conflict, loggers[1], touched
+        )
+
+    dependencies.get_dist_dependency_conflicts = tolerant_find_conflicts
+    distro.BaseDistro.configure = tolerant_configure
+    for logger in loggers:
+        logger.addFilter(failures)
+    try:
+        from opentelemetry.instrumentation import auto_instrumentation
+
+        if hasattr(auto_instrumentation, "initialize"):
+            auto_instrumentation.initialize()
+        else:  # up to 0.51b0 it runs on import
+            __import__(upstream + ".sitecustomize")
+    finally:
+        for logger in loggers:
+            logger.removeFilter(failures)
+        distro.BaseDistro.configure = configure
+        dependencies.get_dist_dependency_conflicts = find_conflicts
+        # setuptools puts its vendored packages there.
+        sys.path[:] = [p for p in sys.path if not p.startswith(bundle + os.sep)]
+    if failures.error is not None:
+        raise failures.error
+
+
+class Failures(object):
+    """Logging filter that takes what upstream logs where it gives up.
+
+    No release tells its caller in another way.
+    """
+
+    MESSAGES = ("Failed to auto initialize", "Configuration of ", "Distribution ")
+    error = None
+
+    def filter(self, record):
+        if not record.exc_info or not str(record.msg).startswith(self.MESSAGES):
+            return True
+        self.error = record.exc_info[1]
+        return False
+
+
+class Tolerant(object):
+    """A distro's load_instrumentor that leaves out what fails.
+
+    Upstream's caller gives up the remaining instrumentations on an exception,
+    up to 0.48b0 even on an ImportError.
+    """
+
+    def __init__(self, load_instrumentor, conflict, logger, touched):
+        self.load_instrumentor = load_instrumentor
+        self.conflict = conflict
+        self.logger = logger
+        self.touched = touched
+
+    def __call__(self, entry_point, **kwargs):
+        name = entry_point.name
+        self.touched.append(name)
+        try:
+            if name != "django":
+                self.load_instrumentor(entry_point, **kwargs)
+                return
+            with WorkingDirectory():
+                if django_settings():
+                    self.load_instrumentor(entry_point, **kwargs)
+        except self.conflict:
+            raise  # upstream's caller reports it and goes on
+        except ModuleNotFoundError as error:
+            self.logger.debug("Skipping instrumentation %s: %s", name, error)
+        except ImportError:
+            self.logger.exception("Importing of %s failed, skipping it", name)
+        except KeyboardInterrupt:
+            raise
+        except BaseException:
+            self.logger.exception("Instrumenting of %s failed", name)
+
+
+def django_settings():
+    """Whether Django's settings can be imported; they are, then."""
+    module = os.environ.get("DJANGO_SETTINGS_MODULE")
+    if not module:
+        say("django is not instrumented: DJANGO_SETTINGS_MODULE is not set")
+        return False
+    try:
+        __import__(module)
+        return True
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        say("django is not instrumented: %s: %s" % (module, describe(error)))
+        return False
+
+
+class WorkingDirectory(object):
+    """The working directory in front of sys.path, as upstream's launcher has it."""
+
+    def __enter__(self):
+        self.entry = None
+        if not getattr(sys.flags, "safe_path", False):
+            try:
+                self.entry = os.getcwd()
+            except OSError:  # removed
+                return
+            sys.path.insert(0, self.entry)
+
+    def __exit__(self, *_):
+        # By identity: an equal entry may have been there before.
+        sys.path[:] = [path for path in sys.path if path is not self.entry]
+
+
+def hand_over():
+    """Import the sitecustomize that comes after this one on sys.path.
+
+    What it raises is for the caller, which is Python's site: it reports it as
+    it would without this module. While it runs, this directory is off sys.path:
+    other agents search for their next one in the same way, and would find this.
+    """
+    found = [p for p in sys.path if isinstance(p, str) and os.path.abspath(p) == HERE]
+    index = sys.path.index(found[0]) if found else -1
+    if sys.version_info >= (3, 5):
+        from importlib.machinery import PathFinder
+
+        spec = PathFinder.find_spec(NAME, sys.path[index + 1 :])
+        if spec is None or spec.loader is None:
+            return
+    else:
+        import imp
+
+        try:
+            spec = imp.find_module(NAME, sys.path[index + 1 :])
+        except ImportError:
+            return
+
+    if found:
+        del sys.path[index]
+    this = sys.modules.pop(NAME, None)
+    try:
+        if sys.version_info >= (3, 5):
+            from importlib.util import module_from_spec
+
+            module = sys.modules[NAME] = module_from_spec(spec)
+            spec.loader.exec_module(module)
+        else:
+            imp.load_module(NAME, *spec)
+        this = None
+    finally:
+        if this is not None:
+            sys.modules.pop(NAME, None)
+        if found and found[0] not in sys.path:
+            sys.path.insert(index, found[0])
+
+
+if MARKER not in sys.modules:
+    sys.modules[MARKER] = sys.modules.get(__name__)
+    load()
+hand_over()
