@@ -1,0 +1,203 @@
+package testbed
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// writeContainersConf keeps podman's and buildah's whole state in the bed's
+// directory, locks included, and uses neither cgroups nor networks, which an
+// outer container may not offer.
+func (b *Bed) writeContainersConf() error {
+	conf := fmt.Sprintf(`[containers]
+default_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]
+cgroups = "disabled"
+netns = "host"
+seccomp_profile = "unconfined"
+[engine]
+runtime = "crun"
+cgroup_manager = "cgroupfs"
+events_logger = "none"
+lock_type = "file"
+tmp_dir = %q
+`, filepath.Join(b.dir, "libpod"))
+	storage := fmt.Sprintf(`[storage]
+driver = "overlay"
+graphroot = %q
+runroot = %q
+`, filepath.Join(b.dir, "storage"), filepath.Join(b.dir, "run"))
+	return errors.Join(
+		os.WriteFile(filepath.Join(b.dir, "containers.conf"), []byte(conf), 0o644),
+		os.WriteFile(filepath.Join(b.dir, "storage.conf"), []byte(storage), 0o644),
+	)
+}
+
+func (b *Bed) containersEnv() []string {
+	return []string{
+		"CONTAINERS_CONF=" + filepath.Join(b.dir, "containers.conf"),
+		"CONTAINERS_STORAGE_CONF=" + filepath.Join(b.dir, "storage.conf"),
+		"TMPDIR=" + b.dir,
+	}
+}
+
+// podman is a podman command in a mount namespace of its own, where no mount
+// outlives it. crun refuses to start where the two versions of cgroups are
+// mounted together, so there the second is unmounted.
+func (b *Bed) podman(ctx context.Context, args ...string) *exec.Cmd {
+	script := `umount /sys/fs/cgroup/unified 2>/dev/null; exec podman "$@"`
+	return command(ctx, b.containersEnv(), append([]string{"unshare", "--mount", "sh", "-c", script, "podman"}, args...)...)
+}
+
+// RunOptions say what runs in a container. It gets a read-only root, the user
+// 65532 and the host's network.
+type RunOptions struct {
+	Image      string   // name in any registry
+	Entrypoint string   // instead of the image's, if not empty: one program
+	Args       []string // instead of the image's Cmd, if any
+	Env        []string // NAME=value
+	Volumes    []string // as podman's --volume
+}
+
+func (o RunOptions) args() []string {
+	args := []string{"run", "--rm", "--quiet", "--tls-verify=false", "--read-only", "--user=65532"}
+	for _, e := range o.Env {
+		args = append(args, "--env="+e)
+	}
+	for _, v := range o.Volumes {
+		args = append(args, "--volume="+v)
+	}
+	if o.Entrypoint != "" {
+		args = append(args, "--entrypoint="+o.Entrypoint)
+	}
+	return append(append(args, o.Image), o.Args...)
+}
+
+// Run runs a container until it ends and returns what it wrote to stdout. It
+// is an error if its exit code is not 0.
+func (b *Bed) Run(ctx context.Context, o RunOptions) (string, error) {
+	var stdout, stderr bytes.Buffer
+	cmd := b.podman(ctx, o.args()...)
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	if err := cmd.Run(); err != nil {
+		return stdout.String(), fmt.Errorf("running a container of %s: %w\n%s", o.Image, err, tail(stderr.String()))
+	}
+	return stdout.String(), nil
+}
+
+// Container is a running web application.
+type Container struct {
+	addr   string
+	cmd    *exec.Cmd
+	output buffer
+	exited chan struct{} // closed when podman has ended
+	err    error         // how it ended; valid after exited
+}
+
+// Start starts a container and waits until it listens on the loopback port that
+// it gets in the environment variable PORT. ctx bounds the
+// wait, not the container, which runs until Stop or the bed's Close.
+func (b *Bed) Start(ctx context.Context, o RunOptions) (*Container, error) {
+	addr, err := FreeAddr()
+	if err != nil {
+		return nil, err
+	}
+	_, port, _ := strings.Cut(addr, ":")
+	o.Env = append([]string{"PORT=" + port}, o.Env...)
+	c := &Container{addr: addr, exited: make(chan struct{})}
+	c.cmd = b.podman(context.WithoutCancel(ctx), o.args()...)
+	c.cmd.Stdout, c.cmd.Stderr = &c.output, &c.output
+	if err := c.cmd.Start(); err != nil {
+		return nil, fmt.Errorf("starting a container of %s: %w", o.Image, err)
+	}
+	go func() {
+		c.err = c.cmd.Wait()
+		close(c.exited)
+	}()
+	if err := waitListening(ctx, addr, c.exited); err != nil {
+		return nil, fmt.Errorf("starting a container of %s: %w\n%s", o.Image, err, tail(c.Output()))
+	}
+	return c, nil
+}
+
+// Get returns the body of the answer to a GET request. It is an error if the
+// status is not 200.
+func (c *Container) Get(ctx context.Context, path string) ([]byte, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+c.addr+path, nil)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return nil, fmt.Errorf("reading answer of %s: %w", path, err)
+	}
+	if resp.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("getting %s: status %s\n%s", path, resp.Status, tail(c.Output()))
+	}
+	return body, nil
+}
+
+// Output is what the container has written to stdout and stderr so far.
+func (c *Container) Output() string { return c.output.String() }
+
+// Stop sends the container's first process a signal, waits for its end, and
+// returns its exit code.
+func (c *Container) Stop(ctx context.Context, sig syscall.Signal) (int, error) {
+	// podman hands on the signals that it gets.
+	if err := c.cmd.Process.Signal(sig); err != nil {
+		return 0, fmt.Errorf("sending the container %s: %w", sig, err)
+	}
+	select {
+	case <-c.exited:
+	case <-ctx.Done():
+		return 0, fmt.Errorf("waiting for the container's end: %w\n%s", ctx.Err(), tail(c.Output()))
+	}
+	var exit *exec.ExitError
+	if c.err != nil && !errors.As(c.err, &exit) {
+		return 0, c.err
+	}
+	return c.cmd.ProcessState.ExitCode(), nil
+}
+
+// removeContainers kills and removes all containers.
+func (b *Bed) removeContainers() error {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	if out, err := b.podman(ctx, "rm", "--all", "--force", "--time=0").CombinedOutput(); err != nil {
+		return fmt.Errorf("removing containers: %w\n%s", err, tail(string(out)))
+	}
+	return nil
+}
+
+// buffer is a [bytes.Buffer] for one writer and readers at the same time.
+type buffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (b *buffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *buffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}

@@ -1,0 +1,247 @@
+// Package testbed runs real parts for end-to-end tests and the demo: Python
+// base images made from Debian packages, application images built with
+// buildah, a docker-registry that holds them, and podman containers.
+//
+// Everything that runs or is written lives in one temporary directory and ends
+// with [Bed.Close]. Only images are kept between runs, in a cache outside the
+// checkout, because building them takes minutes.
+//
+// It needs Linux and root. Nothing is skipped when a tool is missing: New says
+// what to install.
+package testbed
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// tools maps each command that is needed to the Debian package that has it.
+var tools = []struct{ command, pkg string }{
+	{"buildah", "buildah"},
+	{"crun", "crun"},
+	{"docker-registry", "docker-registry"},
+	{"mmdebstrap", "mmdebstrap"},
+	{"podman", "podman"},
+	{"python3", "python3"},
+	{"unshare", "util-linux"},
+}
+
+// Options say where a bed finds and keeps things.
+type Options struct {
+	Recipes string    // directory of recipes, testdata/images of this repository
+	Cache   string    // directory for images; empty for CacheDir
+	Log     io.Writer // gets a line before each step that takes long; nil for none
+}
+
+// Bed is a running registry with what is needed to fill it and to run its
+// images. Its methods may be used by several goroutines.
+type Bed struct {
+	dir     string
+	recipes string
+	cache   string
+	log     io.Writer
+
+	registry     string // host:port
+	stopRegistry func()
+	building     sync.Mutex // held while an image is looked up or made
+}
+
+// CacheDir returns the directory that outlives a bed: the environment variable
+// IMGWRAP_TEST_CACHE, or imgwrap-test in the user's cache directory.
+func CacheDir() (string, error) {
+	if dir := os.Getenv("IMGWRAP_TEST_CACHE"); dir != "" {
+		return filepath.Abs(dir)
+	}
+	dir, err := os.UserCacheDir()
+	if err != nil {
+		return "", fmt.Errorf("finding a cache directory (set IMGWRAP_TEST_CACHE): %w", err)
+	}
+	return filepath.Join(dir, "imgwrap-test"), nil
+}
+
+// New checks that all tools are there and starts the registry.
+func New(ctx context.Context, o Options) (*Bed, error) {
+	if err := checkMachine(); err != nil {
+		return nil, err
+	}
+	recipes, err := filepath.Abs(o.Recipes)
+	if err != nil {
+		return nil, err
+	}
+	cache := o.Cache
+	if cache == "" {
+		if cache, err = CacheDir(); err != nil {
+			return nil, err
+		}
+	}
+	dir, err := os.MkdirTemp("", "imgwrap-bed-")
+	if err != nil {
+		return nil, err
+	}
+	b := &Bed{dir: dir, recipes: recipes, cache: cache, log: o.Log, stopRegistry: func() {}}
+	if b.log == nil {
+		b.log = io.Discard
+	}
+	if err := b.start(ctx); err != nil {
+		return nil, errors.Join(err, b.Close())
+	}
+	return b, nil
+}
+
+func checkMachine() error {
+	if os.Geteuid() != 0 {
+		return errors.New("building and running container images needs root: run it as root, for example with sudo")
+	}
+	var commands, pkgs []string
+	for _, t := range tools {
+		if _, err := exec.LookPath(t.command); err != nil {
+			commands = append(commands, t.command)
+			pkgs = append(pkgs, t.pkg)
+		}
+	}
+	if len(pkgs) > 0 {
+		return fmt.Errorf("%s missing: apt-get install %s", strings.Join(commands, ", "), strings.Join(pkgs, " "))
+	}
+	return nil
+}
+
+func (b *Bed) start(ctx context.Context) error {
+	// apt's unprivileged user enters the directories below.
+	if err := os.Chmod(b.dir, 0o755); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(b.cache, 0o755); err != nil {
+		return err
+	}
+	if err := b.writeContainersConf(); err != nil {
+		return err
+	}
+	return b.startRegistry(ctx)
+}
+
+// Close ends every container and the registry and removes the bed's directory.
+func (b *Bed) Close() error {
+	rmErr := b.removeContainers()
+	b.stopRegistry()
+	return errors.Join(rmErr, os.RemoveAll(b.dir))
+}
+
+// Dir is the bed's directory. It is gone after Close.
+func (b *Bed) Dir() string { return b.dir }
+
+// Cache is the directory that outlives the bed.
+func (b *Bed) Cache() string { return b.cache }
+
+// Registry is the address of the registry, host:port. It talks plain HTTP.
+func (b *Bed) Registry() string { return b.registry }
+
+func (b *Bed) startRegistry(ctx context.Context) error {
+	addr, err := FreeAddr()
+	if err != nil {
+		return err
+	}
+	conf := filepath.Join(b.dir, "registry.yml")
+	err = os.WriteFile(conf, fmt.Appendf(nil, `version: 0.1
+log: {level: warn, accesslog: {disabled: true}}
+storage: {filesystem: {rootdirectory: %q}, delete: {enabled: true}}
+http: {addr: %q}
+`, filepath.Join(b.dir, "registry"), addr), 0o644)
+	if err != nil {
+		return err
+	}
+	var stderr bytes.Buffer
+	// Not bound to ctx: it runs until Close.
+	cmd := exec.Command("docker-registry", "serve", conf)
+	cmd.Stdout, cmd.Stderr = &stderr, &stderr
+	dieWithParent(cmd)
+	if err := cmd.Start(); err != nil {
+		return fmt.Errorf("starting docker-registry: %w", err)
+	}
+	exited := make(chan struct{})
+	go func() {
+		cmd.Wait() // its state is of no interest: it ends only on a signal or with a reason on stderr
+		close(exited)
+	}()
+	b.registry = addr
+	b.stopRegistry = func() {
+		cmd.Process.Signal(syscall.SIGTERM)
+		<-exited
+	}
+	if err := waitListening(ctx, addr, exited); err != nil {
+		return fmt.Errorf("starting docker-registry: %w\n%s", err, tail(stderr.String()))
+	}
+	return nil
+}
+
+// FreeAddr returns a loopback address, host:port, that nothing listens on.
+func FreeAddr() (string, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	defer l.Close()
+	return l.Addr().String(), nil
+}
+
+// waitListening returns once something accepts connections at addr. It gives
+// up when ctx or the process behind the address ends.
+func waitListening(ctx context.Context, addr string, exited <-chan struct{}) error {
+	for {
+		conn, err := new(net.Dialer).DialContext(ctx, "tcp", addr)
+		if err == nil {
+			return conn.Close()
+		}
+		select {
+		case <-time.After(50 * time.Millisecond):
+		case <-exited:
+			return fmt.Errorf("it ended before it listened at %s", addr)
+		case <-ctx.Done():
+			return fmt.Errorf("waiting for it to listen at %s: %w", addr, ctx.Err())
+		}
+	}
+}
+
+// run runs a command and returns what it wrote to stdout. An error has the end
+// of what it wrote to stderr.
+func run(ctx context.Context, env []string, args ...string) (string, error) {
+	var stdout, stderr bytes.Buffer
+	cmd := command(ctx, env, args...)
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	if err := cmd.Run(); err != nil {
+		return "", fmt.Errorf("running %s: %w\n%s", strings.Join(args, " "), err, tail(stderr.String()))
+	}
+	return stdout.String(), nil
+}
+
+// command is a command that gets SIGTERM when ctx ends, and that does not
+// outlive this process.
+func command(ctx context.Context, env []string, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
+	cmd.Env = append(os.Environ(), env...)
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	cmd.WaitDelay = 10 * time.Second
+	dieWithParent(cmd)
+	return cmd
+}
+
+func dieWithParent(cmd *exec.Cmd) {
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
+}
+
+// tail returns the last lines of a program's output, enough to see why it
+// failed.
+func tail(s string) string {
+	lines := strings.Split(strings.TrimSpace(s), "\n")
+	return strings.Join(lines[max(0, len(lines)-20):], "\n")
+}
