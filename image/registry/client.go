@@ -1,0 +1,185 @@
+// Package registry opens images where they are kept and pushes images there,
+// over the OCI distribution-spec (v1.1).
+//
+// Authentication is go-containerregistry's (remote/transport, authn). Its
+// remote.Puller and remote.Pusher are not used: they wait without regard to the
+// context and to Retry-After, ask for blobs that are known to be there, say
+// nothing about refused mounts, block a reader that opens more layers than they
+// have jobs, cannot go on with an interrupted download, and need more round trips.
+package registry
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/authn"
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
+)
+
+// Options configure a Client. The zero value is usable.
+type Options struct {
+	// Insecure allows plain HTTP, and certificates that cannot be verified. For
+	// loopback and private addresses plain HTTP is allowed anyway.
+	Insecure bool
+	// Jobs is how many blobs a push handles at a time, 4 if zero.
+	Jobs int
+	// UserAgent is the product that requests name: "imgwrap/1.2.3".
+	UserAgent string
+	// Keychain has the credentials: by default those of the docker or podman
+	// configuration and its credential helpers.
+	Keychain authn.Keychain
+	// Transport sends the requests, in place of one with Go's defaults.
+	Transport http.RoundTripper
+}
+
+// A Client reads from and writes to registries. It asks a registry how to
+// authenticate, and a keychain for credentials, once for all that it does there.
+// It is safe for concurrent use.
+type Client struct {
+	insecure  bool
+	jobs      int
+	keychain  authn.Keychain
+	transport http.RoundTripper
+	wait      waiter
+
+	auths    cache[authn.Authenticator]
+	sessions cache[*http.Client]
+}
+
+// New returns a client.
+func New(o Options) *Client {
+	base := o.Transport
+	if base == nil {
+		t := http.DefaultTransport.(*http.Transport).Clone()
+		t.MaxIdleConnsPerHost = 32 // nearly all requests go to one host
+		if o.Insecure {
+			t.TLSClientConfig = &tls.Config{InsecureSkipVerify: true} //nolint:gosec // asked for
+		}
+		base = t
+	}
+	c := &Client{
+		insecure: o.Insecure,
+		jobs:     o.Jobs,
+		keychain: o.Keychain,
+		wait:     sleep,
+	}
+	if c.jobs <= 0 {
+		c.jobs = 4
+	}
+	if c.keychain == nil {
+		// Tokens of cloud registries' helpers live for an hour or more.
+		c.keychain = authn.RefreshingKeychain(authn.DefaultKeychain, 30*time.Minute)
+	}
+	c.transport = transport.NewUserAgent(&retrier{
+		inner: base,
+		wait:  func(ctx context.Context, d time.Duration) error { return c.wait(ctx, d) },
+	}, o.UserAgent)
+	return c
+}
+
+// Parse parses a reference the way docker does: without a registry it is Docker
+// Hub's, without tag and digest it is latest. The error is a *UsageError.
+func (c *Client) Parse(ref string) (name.Reference, error) {
+	var options []name.Option
+	if c.insecure {
+		options = append(options, name.Insecure)
+	}
+	r, err := name.ParseReference(ref, options...)
+	if err != nil || strings.Contains(ref, "://") { // "docker:" would be a registry
+		return nil, &UsageError{Reference: ref}
+	}
+	return r, nil
+}
+
+// session returns an HTTP client that is allowed the actions ("pull", or
+// "push,pull") in repo, and to pull from the other repositories.
+func (c *Client) session(ctx context.Context, repo name.Repository, actions string, others ...name.Repository) (*http.Client, error) {
+	// Some registries look at the first scope only: the one that matters most.
+	scopes := []string{repo.Scope(actions)}
+	for _, other := range others {
+		scopes = append(scopes, other.Scope(transport.PullScope))
+	}
+	key := repo.Scheme() + "://" + repo.RegistryStr() + " " + strings.Join(scopes, " ")
+	return c.sessions.get(key, func() (*http.Client, error) {
+		auth, err := c.auths.get(repo.Name(), func() (authn.Authenticator, error) {
+			auth, err := authn.Resolve(ctx, c.keychain, repo)
+			if err != nil {
+				return nil, fmt.Errorf("reading credentials: %w", err)
+			}
+			return auth, nil
+		})
+		if err != nil {
+			return nil, err
+		}
+		t, err := transport.NewWithContext(ctx, repo.Registry, auth, c.transport, scopes)
+		if err != nil {
+			return nil, err
+		}
+		return &http.Client{Transport: t, CheckRedirect: checkRedirect}, nil
+	})
+}
+
+// checkRedirect follows as net/http does, but not to where a registry has no
+// business to send us.
+func checkRedirect(req *http.Request, via []*http.Request) error {
+	if len(via) >= 10 {
+		return fmt.Errorf("stopped after %d redirects", len(via))
+	}
+	return checkHost(via[0].URL.Hostname(), req.URL.Hostname())
+}
+
+// checkHost refuses to be sent from one host to another that is an address in a
+// private network, such as a cloud's metadata service.
+func checkHost(from, to string) error {
+	if from == to {
+		return nil
+	}
+	if ip := net.ParseIP(to); ip != nil && (ip.IsPrivate() || ip.IsLoopback() || ip.IsLinkLocalUnicast() || ip.IsUnspecified()) {
+		return fmt.Errorf("%s redirects to the private address %s", from, to)
+	}
+	return nil
+}
+
+// A cache makes a value per key when it is first asked for. Callers that ask
+// meanwhile wait; what cannot be made is tried again by the next.
+type cache[T any] struct {
+	mu sync.Mutex
+	m  map[string]*entry[T]
+}
+
+type entry[T any] struct {
+	mu    sync.Mutex
+	made  bool
+	value T
+}
+
+func (c *cache[T]) get(key string, create func() (T, error)) (T, error) {
+	c.mu.Lock()
+	if c.m == nil {
+		c.m = make(map[string]*entry[T])
+	}
+	e := c.m[key]
+	if e == nil {
+		e = new(entry[T])
+		c.m[key] = e
+	}
+	c.mu.Unlock()
+
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if !e.made {
+		value, err := create()
+		if err != nil {
+			return value, err
+		}
+		e.value, e.made = value, true
+	}
+	return e.value, nil
+}

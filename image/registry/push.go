@@ -1,0 +1,467 @@
+package registry
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"sync"
+	"sync/atomic"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+	"golang.org/x/sync/errgroup"
+)
+
+// Content is an image to push, made from another one.
+type Content struct {
+	MediaType        types.MediaType // of the manifest
+	Manifest, Config []byte
+	// Added are the manifest's layers that the other image does not have.
+	Added []v1.Layer
+}
+
+// A Report says what a push did.
+type Report struct {
+	// Digest of the manifest that the destination now stands for.
+	Digest v1.Hash
+	// UpToDate: the destination stood for it already, and nothing was sent.
+	UpToDate bool
+	// Uploaded, Mounted and Existing are the blobs, config included, that were
+	// sent, that the registry took from another of its repositories, and that
+	// were there.
+	Uploaded, Mounted, Existing Count
+	// Refused is how many of the source's layers the registry did not mount and
+	// had to be uploaded. A registry may do so if the account cannot pull from
+	// the repository they are in.
+	Refused int
+}
+
+// A Count is a number of blobs and of their bytes.
+type Count struct {
+	Blobs int
+	Bytes int64
+}
+
+func (c *Count) add(bytes int64) {
+	c.Blobs++
+	c.Bytes += bytes
+}
+
+// CheckPush checks that the registry accepts uploads to dst's repository: it
+// begins one and cancels it. Only this tells, on all registries.
+func (c *Client) CheckPush(ctx context.Context, dst name.Reference) error {
+	p, err := c.pusher(ctx, dst)
+	if err == nil {
+		var location string
+		if location, err = p.begin(ctx); err == nil {
+			p.cancel(ctx, location)
+		}
+	}
+	if err != nil {
+		return explain("checking that it is possible to push", dst.String(), dst.Context(), true, err)
+	}
+	return nil
+}
+
+// Push pushes content, whose layers are src's or added, to dst. Blobs that are
+// there are not sent again; layers in another repository of the same registry
+// are mounted, or if the registry does not want to, uploaded like those of other
+// registries. The manifest comes last, in the one request that also moves the
+// tag: whatever happens before, the tag stands for what it stood for.
+//
+// If the tag already stands for this content, Push sends nothing. Errors are
+// *Error.
+func (c *Client) Push(ctx context.Context, dst name.Reference, src *Image, content Content) (Report, error) {
+	report, err := c.push(ctx, dst, src, content)
+	if err != nil {
+		return Report{}, explain("pushing", dst.String(), dst.Context(), true, err)
+	}
+	return report, nil
+}
+
+func (c *Client) push(ctx context.Context, dst name.Reference, src *Image, content Content) (Report, error) {
+	report := Report{}
+	report.Digest, _, _ = v1.SHA256(bytes.NewReader(content.Manifest))
+	if d, ok := dst.(name.Digest); ok && d.DigestStr() != report.Digest.String() {
+		return Report{}, fmt.Errorf("the image has digest %s", report.Digest)
+	}
+	blobs, err := listBlobs(src, content)
+	if err != nil {
+		return Report{}, err
+	}
+	p, err := c.pusher(ctx, dst)
+	if err != nil {
+		return Report{}, err
+	}
+	p.from = src.Reference.Context()
+
+	// Questions first, all at once.
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(c.jobs)
+	g.Go(func() (err error) {
+		report.UpToDate, err = p.tagged(gctx, report.Digest)
+		return err
+	})
+	for _, b := range blobs {
+		if b.ofSource && p.from.Name() == p.repo.Name() {
+			b.exists = true // its manifest, which names it, is there
+			continue
+		}
+		g.Go(func() (err error) {
+			b.exists, err = p.exists(gctx, b.Digest)
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return Report{}, err
+	}
+	if report.UpToDate {
+		return report, nil
+	}
+
+	p.openMounts(ctx, c)
+	var mu sync.Mutex // guards report
+	g, gctx = errgroup.WithContext(ctx)
+	g.SetLimit(c.jobs)
+	for _, b := range blobs {
+		if b.exists {
+			mu.Lock()
+			report.Existing.add(b.Size)
+			mu.Unlock()
+			continue
+		}
+		g.Go(func() error {
+			mounted, err := p.put(gctx, b)
+			if err != nil {
+				return err
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			switch {
+			case mounted:
+				report.Mounted.add(b.Size)
+			case b.ofSource && p.mountable():
+				report.Refused++
+				fallthrough
+			default:
+				report.Uploaded.add(b.Size)
+			}
+			return nil
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return Report{}, err
+	}
+	return report, p.putManifest(ctx, content)
+}
+
+// A blob is one that the pushed image consists of.
+type blob struct {
+	v1.Descriptor
+	open     func(context.Context) (io.ReadCloser, error)
+	ofSource bool // rather than added
+	exists   bool // at the destination
+}
+
+// listBlobs lists the blobs that content's manifest names, each once.
+func listBlobs(src *Image, content Content) ([]*blob, error) {
+	var m v1.Manifest
+	if err := json.Unmarshal(content.Manifest, &m); err != nil {
+		return nil, fmt.Errorf("manifest is not valid: %w", err)
+	}
+	if _, err := digestAs(m.Config.Digest.String(), content.Config); err != nil {
+		return nil, fmt.Errorf("config: %w", err)
+	}
+	known := make(map[v1.Hash]*blob)
+	for _, d := range src.Manifest.Layers {
+		known[d.Digest] = &blob{ofSource: true, open: func(ctx context.Context) (io.ReadCloser, error) {
+			return src.blob(ctx, d)
+		}}
+	}
+	for _, l := range content.Added {
+		digest, err := l.Digest()
+		if err != nil {
+			return nil, fmt.Errorf("reading an added layer: %w", err)
+		}
+		if known[digest] == nil {
+			known[digest] = &blob{open: func(context.Context) (io.ReadCloser, error) { return l.Compressed() }}
+		}
+	}
+	config := &blob{Descriptor: m.Config, open: func(context.Context) (io.ReadCloser, error) {
+		return io.NopCloser(bytes.NewReader(content.Config)), nil
+	}}
+	var blobs []*blob
+	for _, d := range m.Layers {
+		b := known[d.Digest]
+		if b == nil {
+			return nil, fmt.Errorf("layer %s is neither the source's nor added", d.Digest)
+		}
+		if !d.MediaType.IsDistributable() || b.Digest == d.Digest {
+			continue // kept elsewhere by its publisher, or listed before
+		}
+		b.Descriptor = d
+		blobs = append(blobs, b)
+	}
+	return append(blobs, config), nil
+}
+
+// A pusher pushes to one repository.
+type pusher struct {
+	ref    name.Reference
+	repo   name.Repository
+	client *http.Client
+	wait   waiter
+
+	from   name.Repository
+	mounts *http.Client // nil if nothing can be mounted
+}
+
+func (c *Client) pusher(ctx context.Context, dst name.Reference) (*pusher, error) {
+	client, err := c.session(ctx, dst.Context(), transport.PushScope)
+	if err != nil {
+		return nil, err
+	}
+	return &pusher{ref: dst, repo: dst.Context(), client: client, wait: c.wait}, nil
+}
+
+// mountable says whether mounts from the source's repository are to be tried.
+func (p *pusher) mountable() bool {
+	return p.from.RegistryStr() == p.repo.RegistryStr() && p.from.Name() != p.repo.Name()
+}
+
+// openMounts gets the permission to mount. It is asked for apart from the one to
+// push, so that a registry that grants none for both still lets us push.
+func (p *pusher) openMounts(ctx context.Context, c *Client) {
+	if p.mountable() {
+		p.mounts, _ = c.session(ctx, p.repo, transport.PushScope, p.from)
+	}
+}
+
+// tagged says whether the destination already stands for the digest.
+func (p *pusher) tagged(ctx context.Context, digest v1.Hash) (bool, error) {
+	resp, err := p.head(ctx, "manifests", p.ref.Identifier())
+	if err != nil || resp.StatusCode != http.StatusOK {
+		return false, err
+	}
+	return resp.Header.Get("Docker-Content-Digest") == digest.String(), nil
+}
+
+func (p *pusher) exists(ctx context.Context, digest v1.Hash) (bool, error) {
+	resp, err := p.head(ctx, "blobs", digest.String())
+	return err == nil && resp.StatusCode == http.StatusOK, err
+}
+
+func (p *pusher) head(ctx context.Context, kind, id string) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodHead, endpoint(p.repo, kind, id), nil)
+	if err != nil {
+		return nil, err
+	}
+	if kind == "manifests" {
+		acceptManifests(req)
+	}
+	resp, err := p.client.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	// Artifactory answers 403 for what is not there (RTFACT-13797). If it means
+	// it, the upload will be refused as well.
+	return resp, transport.CheckError(resp, http.StatusOK, http.StatusNotFound, http.StatusForbidden)
+}
+
+// put brings a blob into the repository.
+func (p *pusher) put(ctx context.Context, b *blob) (mounted bool, err error) {
+	for attempt := 0; ; attempt++ {
+		mounted, err := p.tryPut(ctx, b)
+		if err == nil {
+			return mounted, nil
+		}
+		delay, again := backoff(attempt)
+		if ctx.Err() != nil || !again || !worthRetrying(err) {
+			return false, err
+		}
+		if err := p.wait(ctx, delay); err != nil {
+			return false, err
+		}
+	}
+}
+
+// worthRetrying says of a failed upload whether another one, from its start, may
+// succeed. Almost anything can have interrupted it: a token that expired between
+// its requests, for one, shows as a body that could not be sent twice.
+func worthRetrying(err error) bool {
+	if _, ok := errors.AsType[*sourceError](err); ok {
+		return false
+	}
+	if answer, ok := errors.AsType[*transport.Error](err); ok {
+		switch answer.StatusCode {
+		case http.StatusNotFound, http.StatusRequestedRangeNotSatisfiable: // the upload was forgotten
+			return answer.Request != nil && answer.Request.Method == http.MethodPut
+		}
+		return transient(answer.StatusCode)
+	}
+	return !permanent(err)
+}
+
+func (p *pusher) tryPut(ctx context.Context, b *blob) (mounted bool, err error) {
+	location := ""
+	if p.mounts != nil {
+		if mounted, location = p.mount(ctx, b.Digest); mounted {
+			return true, nil
+		}
+	}
+	if location == "" {
+		if location, err = p.begin(ctx); err != nil {
+			return false, err
+		}
+	}
+	return false, p.upload(ctx, location, b)
+}
+
+// mount asks the registry to take a blob from the source's repository. If it
+// does not, it may have begun an upload instead. No failure is an error: a mount
+// only saves an upload.
+func (p *pusher) mount(ctx context.Context, digest v1.Hash) (mounted bool, location string) {
+	query := url.Values{"mount": {digest.String()}, "from": {p.from.RepositoryStr()}}
+	resp, err := p.post(once(ctx), p.mounts, query)
+	if err != nil {
+		return false, ""
+	}
+	if resp.StatusCode == http.StatusCreated {
+		return true, ""
+	}
+	location, _ = nextLocation(resp)
+	return false, location
+}
+
+// begin begins an upload.
+func (p *pusher) begin(ctx context.Context) (location string, err error) {
+	resp, err := p.post(ctx, p.client, nil)
+	if err != nil {
+		return "", err
+	}
+	return nextLocation(resp)
+}
+
+func (p *pusher) post(ctx context.Context, client *http.Client, query url.Values) (*http.Response, error) {
+	u := endpoint(p.repo, "blobs", "uploads/")
+	if query != nil {
+		u += "?" + query.Encode()
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, u, nil)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	return resp, transport.CheckError(resp, http.StatusCreated, http.StatusAccepted)
+}
+
+// nextLocation is where an upload goes on.
+func nextLocation(resp *http.Response) (string, error) {
+	location, err := resp.Location() // resolved against the request
+	if err != nil {
+		return "", fmt.Errorf("beginning an upload: %w", err)
+	}
+	if err := checkHost(resp.Request.URL.Hostname(), location.Hostname()); err != nil {
+		return "", err
+	}
+	return location.String(), nil
+}
+
+func (p *pusher) cancel(ctx context.Context, location string) {
+	req, err := http.NewRequestWithContext(once(ctx), http.MethodDelete, location, nil)
+	if err != nil {
+		return
+	}
+	if resp, err := p.client.Do(req); err == nil {
+		resp.Body.Close() // best effort: registries drop uploads in time anyway
+	}
+}
+
+// upload sends a blob in one request: it is its end, too ("POST then PUT" of the
+// distribution-spec).
+func (p *pusher) upload(ctx context.Context, location string, b *blob) error {
+	u, err := url.Parse(location)
+	if err != nil {
+		return err
+	}
+	query := u.Query()
+	query.Set("digest", b.Digest.String())
+	u.RawQuery = query.Encode()
+
+	content, err := b.open(ctx)
+	if err != nil {
+		return &sourceError{err}
+	}
+	body := &uploadBody{ReadCloser: content}
+	defer body.Close()
+	req, err := http.NewRequestWithContext(once(ctx), http.MethodPut, u.String(), body)
+	if err != nil {
+		return err
+	}
+	req.ContentLength = b.Size
+	req.GetBody = func() (io.ReadCloser, error) { return b.open(ctx) } // for redirects
+	req.Header.Set("Content-Type", "application/octet-stream")
+	resp, err := p.client.Do(req)
+	if err != nil {
+		if cause := body.err.Load(); cause != nil {
+			return &sourceError{*cause}
+		}
+		return err
+	}
+	defer resp.Body.Close()
+	return transport.CheckError(resp, http.StatusCreated)
+}
+
+// A sourceError is one of reading what was to be uploaded.
+type sourceError struct{ err error }
+
+func (e *sourceError) Error() string { return e.err.Error() }
+func (e *sourceError) Unwrap() error { return e.err }
+
+// An uploadBody keeps the error of reading it: net/http's says nothing of where
+// it comes from.
+type uploadBody struct {
+	io.ReadCloser
+	closed atomic.Bool
+	err    atomic.Pointer[error]
+}
+
+func (b *uploadBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	// net/http closes a body it does not need any more, perhaps in a read.
+	if err != nil && err != io.EOF && !b.closed.Load() {
+		b.err.Store(&err)
+	}
+	return n, err
+}
+
+func (b *uploadBody) Close() error {
+	b.closed.Store(true)
+	return b.ReadCloser.Close()
+}
+
+func (p *pusher) putManifest(ctx context.Context, content Content) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPut, endpoint(p.repo, "manifests", p.ref.Identifier()), bytes.NewReader(content.Manifest))
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Content-Type", string(content.MediaType))
+	resp, err := p.client.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	return transport.CheckError(resp, http.StatusCreated, http.StatusOK, http.StatusAccepted)
+}

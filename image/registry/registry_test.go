@@ -1,0 +1,539 @@
+package registry
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log"
+	"maps"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/authn"
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/registry"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/random"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/google/go-containerregistry/pkg/v1/static"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+)
+
+// A server is a registry in which, unlike in go-containerregistry's, a
+// repository has only the blobs that were uploaded or mounted to it.
+type server struct {
+	*httptest.Server
+	inner http.Handler
+
+	mu       sync.Mutex
+	requests map[string]int             // by kind, see kindOf
+	blobs    map[string]map[string]bool // by repository and digest
+	waits    []time.Duration            // that clients waited
+
+	// fault, if set, may answer a request in the registry's place.
+	fault func(w http.ResponseWriter, r *http.Request, kind string) (answered bool)
+}
+
+func newServer(t *testing.T) *server {
+	s := &server{
+		inner:    registry.New(registry.Logger(log.New(io.Discard, "", 0))),
+		requests: make(map[string]int),
+		blobs:    make(map[string]map[string]bool),
+	}
+	s.Server = httptest.NewServer(s)
+	s.Config.ErrorLog = log.New(io.Discard, "", 0)
+	t.Cleanup(s.Close)
+	return s
+}
+
+// client returns a client for tests: it notes how long it was to wait, and does
+// not.
+func (s *server) client(o Options) *Client {
+	if o.Keychain == nil {
+		o.Keychain = authn.NewMultiKeychain() // anonymous
+	}
+	c := New(o)
+	c.wait = func(ctx context.Context, d time.Duration) error {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.waits = append(s.waits, d)
+		return ctx.Err()
+	}
+	return c
+}
+
+func (s *server) host() string { return strings.TrimPrefix(s.URL, "http://") }
+
+func (s *server) ref(t *testing.T, ref string) name.Reference {
+	r, err := name.ParseReference(s.host() + "/" + ref)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// forget forgets the requests there were and returns them.
+func (s *server) forget() map[string]int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	requests := s.requests
+	s.requests = make(map[string]int)
+	s.waits = nil
+	return requests
+}
+
+// kindOf names a request: "GET manifests", "HEAD blobs", "POST uploads", "POST
+// mount", "GET ping", "GET token".
+func kindOf(r *http.Request) string {
+	_, rest, ok := splitPath(r.URL.Path)
+	switch {
+	case !ok:
+		return r.Method + " " + map[bool]string{true: "ping", false: "token"}[r.URL.Path == "/v2/"]
+	case r.URL.Query().Has("mount"):
+		return r.Method + " mount"
+	case strings.HasPrefix(rest, "blobs/uploads/"):
+		return r.Method + " uploads"
+	}
+	kind, _, _ := strings.Cut(rest, "/")
+	return r.Method + " " + kind
+}
+
+func splitPath(path string) (repo, rest string, ok bool) {
+	path = strings.TrimPrefix(path, "/v2/")
+	for _, kind := range []string{"/manifests/", "/blobs/"} {
+		if i := strings.Index(path, kind); i >= 0 {
+			return path[:i], path[i+1:], true
+		}
+	}
+	return "", "", false
+}
+
+func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	kind := kindOf(r)
+	repo, rest, _ := splitPath(r.URL.Path)
+	s.mu.Lock()
+	s.requests[kind]++
+	fault := s.fault
+	has := func(repo, digest string) bool { return s.blobs[repo][digest] }
+	visible := has(repo, strings.TrimPrefix(rest, "blobs/"))
+	mountable := has(r.URL.Query().Get("from"), r.URL.Query().Get("mount"))
+	s.mu.Unlock()
+
+	if fault != nil && fault(w, r, kind) {
+		return
+	}
+	switch kind {
+	case "HEAD blobs", "GET blobs":
+		if !visible {
+			deny(w, 404, "BLOB_UNKNOWN")
+			return
+		}
+	case "POST mount":
+		if mountable {
+			s.has(repo, r.URL.Query().Get("mount"))
+			w.WriteHeader(http.StatusCreated)
+			return
+		}
+		r.URL.RawQuery = ""
+	case "PUT uploads":
+		digest := r.URL.Query().Get("digest")
+		rec := httptest.NewRecorder()
+		s.inner.ServeHTTP(rec, r)
+		if rec.Code == http.StatusCreated {
+			s.has(repo, digest)
+		}
+		maps.Copy(w.Header(), rec.Header())
+		w.WriteHeader(rec.Code)
+		io.Copy(w, rec.Body)
+		return
+	case "DELETE uploads":
+		w.WriteHeader(http.StatusNoContent)
+		return
+	case "PUT manifests":
+		raw, err := io.ReadAll(r.Body)
+		if err != nil {
+			return
+		}
+		r.Body = io.NopCloser(bytes.NewReader(raw))
+		var m v1.Manifest
+		json.Unmarshal(raw, &m)
+		for _, d := range append(m.Layers, m.Config) {
+			s.mu.Lock()
+			ok := has(repo, d.Digest.String()) || m.Config.Size == 0
+			s.mu.Unlock()
+			if !ok {
+				deny(w, 400, "MANIFEST_BLOB_UNKNOWN")
+				return
+			}
+		}
+	}
+	s.inner.ServeHTTP(w, r)
+}
+
+func (s *server) has(repo, digest string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.blobs[repo] == nil {
+		s.blobs[repo] = make(map[string]bool)
+	}
+	s.blobs[repo][digest] = true
+}
+
+func deny(w http.ResponseWriter, status int, code string) {
+	w.WriteHeader(status)
+	fmt.Fprintf(w, `{"errors":[{"code":%q,"message":"no"}]}`, code)
+}
+
+// cut breaks a connection off after some bytes of an answer, or none.
+func cut(w http.ResponseWriter, answer string) {
+	conn, buf, err := w.(http.Hijacker).Hijack()
+	if err != nil {
+		panic(err)
+	}
+	buf.WriteString(answer)
+	buf.Flush()
+	conn.Close()
+}
+
+// tagged says whether the registry has that tag.
+func (s *server) tagged(ref string) bool {
+	repo, tag, _ := strings.Cut(ref, ":")
+	rec := httptest.NewRecorder()
+	s.inner.ServeHTTP(rec, httptest.NewRequest("HEAD", "/v2/"+repo+"/manifests/"+tag, nil))
+	return rec.Code == http.StatusOK
+}
+
+// put stores a manifest of any kind.
+func (s *server) put(t *testing.T, ref string, mediaType types.MediaType, manifest string) {
+	t.Helper()
+	repo, tag, _ := strings.Cut(ref, ":")
+	req := httptest.NewRequest("PUT", "/v2/"+repo+"/manifests/"+tag, strings.NewReader(manifest))
+	req.Header.Set("Content-Type", string(mediaType))
+	rec := httptest.NewRecorder()
+	s.inner.ServeHTTP(rec, req)
+	if rec.Code != http.StatusCreated {
+		t.Fatalf("PUT %s: %d %s", ref, rec.Code, rec.Body)
+	}
+}
+
+// putImage stores an image of six layers.
+func (s *server) putImage(t *testing.T, ref string) v1.Image {
+	t.Helper()
+	img, err := random.Image(3000, 6)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := remote.Write(s.ref(t, ref), img); err != nil {
+		t.Fatal(err)
+	}
+	s.forget()
+	return img
+}
+
+// open opens an image that is to be found.
+func (s *server) open(t *testing.T, c *Client, ref string) *Image {
+	t.Helper()
+	im, err := c.Open(t.Context(), s.host()+"/"+ref)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return im
+}
+
+// wrapped is the image with a layer on top.
+func wrapped(t *testing.T, img v1.Image) Content {
+	t.Helper()
+	layer := static.NewLayer(bytes.Repeat([]byte("launch"), 20_000), types.DockerLayer)
+	img, err := mutate.AppendLayers(img, layer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := Content{Added: []v1.Layer{layer}}
+	if c.MediaType, err = img.MediaType(); err != nil {
+		t.Fatal(err)
+	}
+	if c.Manifest, err = img.RawManifest(); err != nil {
+		t.Fatal(err)
+	}
+	if c.Config, err = img.RawConfigFile(); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func wantRequests(t *testing.T, s *server, want map[string]int) {
+	t.Helper()
+	if got := s.forget(); !maps.Equal(got, want) {
+		t.Errorf("requests: %v, want %v", got, want)
+	}
+}
+
+func TestParse(t *testing.T) {
+	c := New(Options{})
+	for in, want := range map[string]string{
+		"app":                                   "index.docker.io/library/app:latest",
+		"127.0.0.1:5000/team/app:1.0":           "127.0.0.1:5000/team/app:1.0",
+		"a/b@sha256:" + strings.Repeat("0", 64): "index.docker.io/a/b@sha256:" + strings.Repeat("0", 64),
+	} {
+		if got, err := c.Parse(in); err != nil || got.Name() != want {
+			t.Errorf("%s: %v, %v", in, got, err)
+		}
+	}
+	for in, hint := range map[string]string{
+		"":                       "a reference is",
+		"app:":                   "a reference is",
+		"App":                    "lower-case",
+		"https://host/app":       "leave out the https://",
+		"docker://host/app":      "leave out the docker://",
+		"app@sha256:0":           "a reference is",
+		"app:1 0":                "a reference is",
+		"app\n":                  "a reference is",
+		strings.Repeat("a", 300): "a reference is",
+	} {
+		got, err := c.Parse(in)
+		e, ok := err.(*UsageError)
+		if !ok {
+			t.Errorf("%q: %v, %v", in, got, err)
+			continue
+		}
+		if !strings.Contains(e.Hint(), hint) || strings.Contains(e.Error(), "\n") {
+			t.Errorf("%q: %v; %v", in, e, e.Hint())
+		}
+	}
+}
+
+func TestOpen(t *testing.T) {
+	s := newServer(t)
+	img := s.putImage(t, "team/app:1")
+	digest, err := img.Digest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	config, err := img.RawConfigFile()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := s.client(Options{UserAgent: "imgwrap/1"})
+	im := s.open(t, c, "team/app:1")
+	wantRequests(t, s, map[string]int{"GET ping": 1, "GET manifests": 1, "GET blobs": 1})
+	if im.Digest != digest || im.MediaType != types.DockerManifestSchema2 || !bytes.Equal(im.RawConfig, config) ||
+		len(im.Manifest.Layers) != 6 || len(im.Config.RootFS.DiffIDs) != 6 || im.Name != s.host()+"/team/app:1" {
+		t.Errorf("got %+v", im)
+	}
+	im = s.open(t, c, "team/app@"+digest.String())
+	wantRequests(t, s, map[string]int{"GET manifests": 1, "GET blobs": 1})
+	if im.Digest != digest {
+		t.Errorf("digest %s, want %s", im.Digest, digest)
+	}
+}
+
+func TestLayer(t *testing.T) {
+	s := newServer(t)
+	img := s.putImage(t, "app:1")
+	im := s.open(t, s.client(Options{Jobs: 1}), "app:1")
+	layers, err := img.Layers()
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := make([][]byte, len(layers))
+	for i, l := range layers {
+		rc, err := l.Compressed()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if want[i], err = io.ReadAll(rc); err != nil {
+			t.Fatal(err)
+		}
+	}
+
+	t.Run("all open at once", func(t *testing.T) {
+		var open []io.ReadCloser
+		for i := range layers {
+			rc, err := im.Layer(t.Context(), i)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer rc.Close()
+			open = append(open, rc)
+		}
+		for i, rc := range open {
+			if got, err := io.ReadAll(rc); err != nil || !bytes.Equal(got, want[i]) {
+				t.Errorf("layer %d: %d bytes, %v", i, len(got), err)
+			}
+		}
+	})
+
+	blob := want[2]
+	digest := im.Manifest.Layers[2].Digest.String()
+	half := len(blob) / 2
+	header := func(status string, length int, more string) string {
+		return fmt.Sprintf("HTTP/1.1 %s\r\nContent-Length: %d\r\n%s\r\n", status, length, more)
+	}
+	for _, tt := range []struct {
+		name  string
+		fault func(w http.ResponseWriter, r *http.Request, n int) bool // of the n-th request
+		want  string                                                   // error, less its prefix
+		n     int                                                      // requests
+	}{{
+		name: "cut, then resumed",
+		fault: func(w http.ResponseWriter, r *http.Request, n int) bool {
+			switch r.Header.Get("Range") {
+			case "":
+				cut(w, header("200 OK", len(blob), "")+string(blob[:half]))
+			case fmt.Sprintf("bytes=%d-", half):
+				cut(w, header("206 Partial Content", len(blob)-half, fmt.Sprintf("Content-Range: bytes %d-%d/%d\r\n", half, len(blob)-1, len(blob)))+string(blob[half:len(blob)-10]))
+			default: // an old registry: all of it
+				r.Header.Del("Range")
+				return false
+			}
+			return true
+		},
+		n: 3,
+	}, {
+		name: "always cut",
+		fault: func(w http.ResponseWriter, _ *http.Request, n int) bool {
+			cut(w, header("200 OK", len(blob), "")+string(blob[:half]))
+			return true
+		},
+		want: fmt.Sprintf("registry sent only %d of %d bytes", half, len(blob)),
+		n:    5,
+	}, {
+		name: "truncated",
+		fault: func(w http.ResponseWriter, _ *http.Request, n int) bool {
+			w.Write(blob[:half])
+			return true
+		},
+		want: fmt.Sprintf("registry has %d bytes instead of %d", half, len(blob)),
+		n:    1,
+	}, {
+		name: "truncated, of unknown length",
+		fault: func(w http.ResponseWriter, _ *http.Request, n int) bool {
+			w.(http.Flusher).Flush()
+			w.Write(blob[:half])
+			return true
+		},
+		want: fmt.Sprintf("registry sent only %d of %d bytes", half, len(blob)),
+		n:    5,
+	}, {
+		name: "longer",
+		fault: func(w http.ResponseWriter, _ *http.Request, n int) bool {
+			w.(http.Flusher).Flush()
+			w.Write(append(blob[:len(blob):len(blob)], "more"...))
+			return true
+		},
+		want: fmt.Sprintf("registry sent more than the %d bytes it should have", len(blob)),
+		n:    1,
+	}, {
+		name: "altered",
+		fault: func(w http.ResponseWriter, _ *http.Request, n int) bool {
+			w.Write(make([]byte, len(blob)))
+			return true
+		},
+		want: "content has digest sha256:",
+		n:    1,
+	}, {
+		name: "gone",
+		fault: func(w http.ResponseWriter, _ *http.Request, n int) bool {
+			deny(w, 404, "BLOB_UNKNOWN")
+			return true
+		},
+		want: s.host() + " lacks a part of the image (404 BLOB_UNKNOWN)",
+		n:    1,
+	}, {
+		name: "cut, then gone",
+		fault: func(w http.ResponseWriter, _ *http.Request, n int) bool {
+			if n > 1 {
+				w.WriteHeader(404)
+			} else {
+				cut(w, header("200 OK", len(blob), "")+string(blob[:half]))
+			}
+			return true
+		},
+		want: s.host() + " lacks a part of the image (404 Not Found)",
+		n:    2,
+	}, {
+		name: "another range",
+		fault: func(w http.ResponseWriter, _ *http.Request, n int) bool {
+			if n > 1 {
+				w.Header().Set("Content-Range", "bytes 0-5/6")
+				w.WriteHeader(206)
+			} else {
+				cut(w, header("200 OK", len(blob), "")+string(blob[:half]))
+			}
+			return true
+		},
+		want: fmt.Sprintf(`registry sent "bytes 0-5/6" instead of "bytes %d-"`, half),
+		n:    2,
+	}} {
+		t.Run(tt.name, func(t *testing.T) {
+			n := 0
+			s.fault = func(w http.ResponseWriter, r *http.Request, kind string) bool {
+				n++
+				return tt.fault(w, r, n)
+			}
+			defer func() { s.fault = nil }()
+			var got []byte
+			rc, err := im.Layer(t.Context(), 2)
+			if err == nil {
+				got, err = io.ReadAll(rc)
+				if err := rc.Close(); err != nil {
+					t.Errorf("closing: %v", err)
+				}
+			}
+			if tt.want == "" {
+				if err != nil || !bytes.Equal(got, blob) {
+					t.Errorf("%d bytes, %v", len(got), err)
+				}
+			} else if prefix := "reading layer " + digest + " of " + im.Name + ": "; err == nil || !strings.HasPrefix(err.Error(), prefix+tt.want) {
+				t.Errorf("got  %v\nwant %s%s", err, prefix, tt.want)
+			}
+			if n != tt.n {
+				t.Errorf("%d requests, want %d", n, tt.n)
+			}
+		})
+	}
+
+	t.Run("canceled", func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		s.fault = func(w http.ResponseWriter, _ *http.Request, _ string) bool {
+			w.(http.Flusher).Flush()
+			w.Write(blob[:half])
+			w.(http.Flusher).Flush()
+			cancel()
+			return true
+		}
+		defer func() { s.fault = nil }()
+		rc, err := im.Layer(ctx, 2)
+		if err == nil {
+			_, err = io.ReadAll(rc)
+			rc.Close()
+		}
+		if err == nil || !strings.HasSuffix(err.Error(), im.Name+": canceled") {
+			t.Errorf("got %v", err)
+		}
+	})
+
+	t.Run("closed", func(t *testing.T) {
+		rc, err := im.Layer(t.Context(), 2)
+		if err != nil {
+			t.Fatal(err)
+		}
+		rc.Close()
+		if n, err := rc.Read(make([]byte, 10)); n != 0 || err == nil {
+			t.Errorf("read %d, %v", n, err)
+		}
+		if err := rc.Close(); err != nil {
+			t.Errorf("closing again: %v", err)
+		}
+	})
+}
+
+var _ = slices.Sorted[string]

@@ -1,0 +1,145 @@
+package registry
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"strconv"
+	"syscall"
+	"time"
+)
+
+const (
+	attempts = 5
+	// longestWait is how long a registry can make us wait before the next
+	// attempt. Docker Hub's pull quota, for one, is a matter of hours.
+	longestWait = time.Minute
+)
+
+// A waiter waits for a duration, or less if the context ends.
+type waiter func(context.Context, time.Duration) error
+
+func sleep(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// backoff is the time to wait after a failed attempt, counted from 0, and
+// whether there is to be another: 0.5, 1, 2, 4 seconds, give or take a fifth.
+func backoff(attempt int) (time.Duration, bool) {
+	d := 500 * time.Millisecond << attempt
+	return time.Duration(float64(d) * (0.8 + 0.4*rand.Float64())), attempt+1 < attempts //nolint:gosec // jitter
+}
+
+// A retrier repeats requests that failed for a reason that may pass. Requests
+// whose body cannot be sent again, and those of a once context, are not repeated.
+type retrier struct {
+	inner http.RoundTripper
+	wait  waiter
+}
+
+type onceKey struct{}
+
+// once returns a context for requests that are to be sent a single time.
+func once(ctx context.Context) context.Context {
+	return context.WithValue(ctx, onceKey{}, true)
+}
+
+func (t *retrier) RoundTrip(req *http.Request) (*http.Response, error) {
+	ctx := req.Context()
+	repeatable := ctx.Value(onceKey{}) == nil && (req.Body == nil || req.Body == http.NoBody || req.GetBody != nil)
+	for attempt := 0; ; attempt++ {
+		resp, err := t.inner.RoundTrip(req)
+		if !repeatable || ctx.Err() != nil {
+			return resp, err
+		}
+		delay, again := backoff(attempt)
+		if !again {
+			return resp, err
+		}
+		switch {
+		case err != nil && permanent(err):
+			return nil, err
+		case err == nil && !transient(resp.StatusCode):
+			return resp, nil
+		case err == nil:
+			if d, ok := retryAfter(resp.Header); ok {
+				if delay = d; delay > longestWait {
+					return resp, nil
+				}
+			}
+			io.Copy(io.Discard, io.LimitReader(resp.Body, 64<<10)) //nolint:errcheck // for the connection to be used again
+			resp.Body.Close()
+		}
+		if err := t.wait(ctx, delay); err != nil {
+			return nil, err
+		}
+		req = req.Clone(ctx)
+		if req.GetBody != nil {
+			if req.Body, err = req.GetBody(); err != nil {
+				return nil, err
+			}
+		}
+	}
+}
+
+func transient(status int) bool {
+	switch status {
+	case http.StatusRequestTimeout, http.StatusTooManyRequests,
+		http.StatusInternalServerError, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout,
+		499, 522: // nginx and Cloudflare: the connection to the server behind it was lost
+		return true
+	}
+	return false
+}
+
+// permanent says of a failed request that it would fail again.
+func permanent(err error) bool {
+	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) ||
+		errors.Is(err, http.ErrSchemeMismatch) || errors.Is(err, syscall.ECONNREFUSED) ||
+		errors.Is(err, syscall.ENETUNREACH) || errors.Is(err, syscall.EHOSTUNREACH) {
+		return true
+	}
+	if dns, ok := errors.AsType[*net.DNSError](err); ok {
+		return !dns.IsTemporary && !dns.IsTimeout
+	}
+	_, alert := errors.AsType[tls.AlertError](err)
+	return alert || badCertificate(err)
+}
+
+func badCertificate(err error) bool {
+	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
+		return true
+	}
+	if _, ok := errors.AsType[x509.UnknownAuthorityError](err); ok {
+		return true
+	}
+	if _, ok := errors.AsType[x509.HostnameError](err); ok {
+		return true
+	}
+	_, ok := errors.AsType[x509.CertificateInvalidError](err)
+	return ok
+}
+
+// retryAfter is the time a response asks to wait (RFC 9110, section 10.2.3).
+func retryAfter(h http.Header) (time.Duration, bool) {
+	s := h.Get("Retry-After")
+	if seconds, err := strconv.ParseUint(s, 10, 31); err == nil {
+		return time.Duration(seconds) * time.Second, true
+	}
+	if t, err := http.ParseTime(s); err == nil {
+		return max(0, time.Until(t)), true
+	}
+	return 0, false
+}
