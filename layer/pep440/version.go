@@ -17,8 +17,8 @@ import (
 	"unicode"
 )
 
-// Version is a version of a distribution, normalised. Versions that compare
-// equal may be spelled differently ("1.0" and "1.0.0"): use Compare, not ==.
+// Version is a version of a distribution, normalised. Versions that Compare
+// equal may still have different spellings: "1.0" and "1.0.0".
 type Version struct {
 	epoch     number
 	release   []number

@@ -109,7 +109,7 @@ func (c comparison) holds(env Environment, extra string) bool {
 		return left == right
 	case "!=":
 		return left != right
-	default:
+	default: // <, >, and ~= with a value that is no version after all
 		return false
 	}
 }

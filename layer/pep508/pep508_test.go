@@ -154,6 +154,8 @@ func TestApplies(t *testing.T) {
 	checkout.PythonFullVersion = "3.11.0+"
 	kernel := env
 	kernel.PlatformRelease = "6.1.0-18-amd64"
+	plain := env
+	plain.PlatformRelease = "6.1.0"
 	for _, test := range []struct {
 		requirement string
 		env         pep508.Environment
@@ -169,7 +171,10 @@ func TestApplies(t *testing.T) {
 		{"foo; python_full_version > '3.11.0rc1'", checkout, nil, true},
 		{"foo; python_full_version == '3.11.0'", checkout, nil, true},
 		{"foo; platform_release >= '4.0'", kernel, nil, false}, // not a PEP 440 version
+		{"foo; platform_release >= '4.0'", plain, nil, true},
+		{"foo; platform_release === '6.1.0-18-AMD64'", kernel, nil, true},
 		{"foo; 'amd64' in platform_release", kernel, nil, true},
+		{"foo; 'three' ~= python_version", env, nil, false},
 	} {
 		if got := mustParse(t, test.requirement).Applies(test.env, test.extras...); got != test.want {
 			t.Errorf("%q applies with extras %q: %t, want %t", test.requirement, test.extras, got, test.want)
