@@ -130,6 +130,9 @@ func (b *Bed) Start(ctx context.Context, o RunOptions) (*Container, error) {
 	return c, nil
 }
 
+// URL is the application's address.
+func (c *Container) URL() string { return "http://" + c.addr + "/" }
+
 // Get returns the body of the answer to a GET request. It is an error if the
 // status is not 200.
 func (c *Container) Get(ctx context.Context, path string) ([]byte, error) {

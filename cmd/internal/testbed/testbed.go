@@ -19,6 +19,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -145,6 +146,15 @@ func (b *Bed) Cache() string { return b.cache }
 
 // Registry is the address of the registry, host:port. It talks plain HTTP.
 func (b *Bed) Registry() string { return b.registry }
+
+// GoBuild builds a command of this module, or of one that it requires, and
+// returns the path of the program. The flags are those of the Dockerfile, so
+// that both make the same program.
+func (b *Bed) GoBuild(ctx context.Context, pkg string) (string, error) {
+	program := filepath.Join(b.dir, "bin", path.Base(pkg))
+	_, err := run(ctx, []string{"CGO_ENABLED=0"}, "go", "build", "-trimpath", "-buildvcs=false", "-o", program, pkg)
+	return program, err
+}
 
 func (b *Bed) startRegistry(ctx context.Context) error {
 	addr, err := FreeAddr()

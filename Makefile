@@ -1,0 +1,28 @@
+GO ?= go
+GOLANGCI_LINT = github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.5.0
+
+.PHONY: build test demo tools check lint
+
+build:
+	CGO_ENABLED=0 $(GO) build -trimpath -o imgwrap ./cmd/imgwrap
+
+# All that CI runs. The end-to-end tests build, run and trace real images; what
+# takes long is kept in ~/.cache/imgwrap-test (or $IMGWRAP_TEST_CACHE).
+test: tools check
+	$(GO) test ./...
+	$(GO) test -tags e2e -run E2E -count 1 -p 1 -timeout 40m ./cmd/...
+
+check:
+	@files=$$(gofmt -l cmd image layer); test -z "$$files" || { echo "not gofmt-ed: $$files" >&2; exit 1; }
+	$(GO) vet ./...
+	$(GO) vet -tags e2e ./cmd/...
+
+# Wraps a real image, runs it and shows the trace that arrives.
+demo: tools
+	$(GO) run ./cmd/demo
+
+tools:
+	@sh testdata/images/tools.sh
+
+lint:
+	$(GO) run $(GOLANGCI_LINT) run

@@ -1,0 +1,546 @@
+//go:build e2e
+
+package main_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+
+	"github.com/imgwrap/imgwrap/cmd/internal/otlp"
+	"github.com/imgwrap/imgwrap/cmd/internal/testbed"
+)
+
+// plan is what the tests read of imgwrap plan -o json.
+type plan struct {
+	Version      int    `json:"version"`
+	SourceDigest string `json:"source_digest"`
+	Tag          string `json:"tag"`
+	Digest       string `json:"digest"`
+	Interpreter  struct {
+		Path string `json:"path"`
+	} `json:"interpreter"`
+	Release struct {
+		Version string `json:"version"`
+		Contrib string `json:"contrib"`
+	} `json:"release"`
+	Instrumentations []struct {
+		Name string `json:"name"`
+	} `json:"instrumentations"`
+	LeftOut []struct {
+		Name   string `json:"name"`
+		Reason string `json:"reason"`
+	} `json:"left_out"`
+	Layers []struct {
+		Digest string `json:"digest"`
+	} `json:"layers"`
+}
+
+func (p plan) instruments(name string) bool {
+	for _, i := range p.Instrumentations {
+		if i.Name == name {
+			return true
+		}
+	}
+	return false
+}
+
+// info is what an application says about itself, see
+// testdata/images/common/info.py.
+type info struct {
+	Argv          []string                `json:"argv"`
+	Distributions map[string]distribution `json:"distributions"`
+	Executable    string                  `json:"executable"`
+	Modules       map[string]string       `json:"modules"`
+	Path          []string                `json:"path"`
+	PID           int                     `json:"pid"`
+	Version       string                  `json:"version"`
+}
+
+type distribution struct {
+	Version string `json:"version"`
+	Path    string `json:"path"`
+}
+
+// imgwrap is the program as users run it.
+type imgwrap struct {
+	program string
+	cache   string
+}
+
+func newBed(t *testing.T) *testbed.Bed {
+	t.Helper()
+	bed, err := testbed.New(t.Context(), testbed.Options{Recipes: "../../testdata/images", Log: os.Stderr})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := bed.Close(); err != nil {
+			t.Error(err)
+		}
+		for _, p := range processesOf(t, bed.Dir()) {
+			t.Errorf("still running: %s", p)
+		}
+	})
+	return bed
+}
+
+// processesOf returns the command lines that name a path below dir.
+func processesOf(t *testing.T, dir string) []string {
+	t.Helper()
+	files, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("reading processes: %d, %v", len(files), err)
+	}
+	var found []string
+	for _, f := range files {
+		// A process may end meanwhile: then it has no command line.
+		if b, err := os.ReadFile(f); err == nil && bytes.Contains(b, []byte(dir+"/")) {
+			found = append(found, string(bytes.ReplaceAll(b, []byte{0}, []byte{' '})))
+		}
+	}
+	return found
+}
+
+func build(t *testing.T, bed *testbed.Bed) imgwrap {
+	t.Helper()
+	program, err := bed.GoBuild(t.Context(), "github.com/imgwrap/imgwrap/cmd/imgwrap")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return imgwrap{program, filepath.Join(bed.Cache(), "imgwrap")}
+}
+
+// run runs imgwrap and returns its standard output.
+func (w imgwrap) run(t *testing.T, args ...string) string {
+	t.Helper()
+	return output(t, w.program, append([]string{"--cache-dir", w.cache}, args...)...)
+}
+
+func output(t *testing.T, program string, args ...string) string {
+	t.Helper()
+	var stdout, stderr bytes.Buffer
+	cmd := exec.CommandContext(t.Context(), program, args...)
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	if err := cmd.Run(); err != nil {
+		t.Fatalf("%s %s: %v\n%s%s", filepath.Base(program), strings.Join(args, " "), err, stdout.String(), stderr.String())
+	}
+	return stdout.String()
+}
+
+// wait bounds a step that waits for a container or for spans.
+func wait(t *testing.T) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+func TestE2EImages(t *testing.T) {
+	bed := newBed(t)
+	w := build(t, bed)
+	crane, err := bed.GoBuild(t.Context(), "github.com/google/go-containerregistry/cmd/crane")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tc := range []imageCase{
+		{
+			recipe:  "bookworm-gunicorn",
+			release: "1.27.0",
+			scopes:  []string{"flask", "requests", "sqlalchemy"},
+			servers: 2,
+			stop:    syscall.SIGTERM,
+			stopped: "Shutting down: Master",
+		},
+		{
+			recipe:  "trixie-flask",
+			release: "1.45.1",
+			scopes:  []string{"flask", "requests", "sqlalchemy"},
+			servers: 2,
+			stop:    syscall.SIGINT,
+		},
+		{
+			recipe:  "bullseye-flask",
+			flags:   []string{"--release", "1.17.0/0.38b0", "--service-name", "shop"},
+			release: "1.17.0",
+			service: "shop",
+			scopes:  []string{"flask", "requests", "sqlalchemy"},
+			servers: 2,
+			stop:    syscall.SIGINT,
+		},
+		{
+			recipe:  "bookworm-django",
+			release: "1.45.1",
+			leftOut: "django",
+			scopes:  []string{"sqlite3"},
+			stop:    syscall.SIGTERM,
+			stopped: "Shutting down: Master",
+		},
+	} {
+		t.Run(tc.recipe, func(t *testing.T) {
+			t.Parallel()
+			tc.run(t, bed, w, crane)
+		})
+	}
+}
+
+// imageCase is an image that is wrapped and run.
+type imageCase struct {
+	recipe  string
+	flags   []string
+	release string         // the one that imgwrap chooses
+	service string         // service.name; empty for the repository's last component
+	leftOut string         // an instrumentation that is left out
+	scopes  []string       // last components of scopes that spans of one request come from
+	servers int            // server spans in the trace of one request
+	stop    syscall.Signal // ends the application
+	stopped string         // what it says then
+}
+
+func (tc imageCase) run(t *testing.T, bed *testbed.Bed, w imgwrap, crane string) {
+	sourceDigest, err := bed.Push(t.Context(), tc.recipe, tc.recipe+":1.0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	repository := bed.Registry() + "/" + tc.recipe
+	source := repository + ":1.0"
+
+	var p plan
+	if err := json.Unmarshal([]byte(w.run(t, append([]string{"plan", "-o", "json", source}, tc.flags...)...)), &p); err != nil {
+		t.Fatalf("reading plan: %v", err)
+	}
+	tc.checkPlan(t, p, sourceDigest)
+	if text := w.run(t, append([]string{"plan", source}, tc.flags...)...); !strings.Contains(text, p.Digest) || !strings.Contains(text, tc.release) {
+		t.Errorf("the plan does not name digest %s and release %s:\n%s", p.Digest, tc.release, text)
+	}
+
+	line := w.run(t, append([]string{source}, tc.flags...)...)
+	if want := regexp.MustCompile(`^` + regexp.QuoteMeta(repository) + `@sha256:[0-9a-f]{64}\n$`); !want.MatchString(line) {
+		t.Fatalf("imgwrap printed %q, want a line that matches %s", line, want)
+	}
+	wrapped := strings.TrimSpace(line)
+	if want := repository + "@" + p.Digest; wrapped != want {
+		t.Errorf("pushed %s, planned %s", wrapped, want)
+	}
+	if again := w.run(t, append([]string{source}, tc.flags...)...); again != line {
+		t.Errorf("the second run printed %q, the first %q", again, line)
+	}
+
+	before, after := image(t, source), image(t, source+"-otel")
+	if d := digest(t, before); d != sourceDigest {
+		t.Errorf("the source's tag moved to %s", d)
+	}
+	if d := digest(t, after); d.String() != p.Digest {
+		t.Errorf("tag 1.0-otel has digest %s, want %s", d, p.Digest)
+	}
+	checkLayers(t, before, after, p)
+	checkConfig(t, before, after)
+	output(t, "skopeo", "inspect", "--tls-verify=false", "docker://"+wrapped)
+	output(t, crane, "validate", "--insecure", "--remote", wrapped)
+
+	receiver := new(otlp.Receiver)
+	collector := httptest.NewServer(receiver)
+	defer collector.Close()
+	original := tc.use(t, bed, source, nil)
+	traced := tc.use(t, bed, wrapped, []string{
+		"OTEL_EXPORTER_OTLP_ENDPOINT=" + collector.URL,
+		"OTEL_BSP_SCHEDULE_DELAY=100", // milliseconds, 5000 by default
+	})
+	if !bytes.Equal(traced.answer, original.answer) {
+		t.Errorf("the wrapped application answers\n%s\ninstead of\n%s", traced.answer, original.answer)
+	}
+	bundle := "/opt/imgwrap/otel-" + p.Release.Version
+	checkInfo(t, original.info, traced.info, bundle)
+	tc.checkSpans(t, receiver)
+
+	problems := pipCheck(t, bed, source, p, "")
+	for _, line := range pipCheck(t, bed, wrapped, p, bundle) {
+		if !slices.Contains(problems, line) {
+			t.Errorf("pip check of the wrapped image finds: %s", line)
+		}
+	}
+}
+
+func (tc imageCase) checkPlan(t *testing.T, p plan, source v1.Hash) {
+	t.Helper()
+	if p.Version != 1 || p.Tag != "1.0-otel" || p.SourceDigest != source.String() {
+		t.Errorf("plan has version %d, tag %q, source digest %q; want 1, 1.0-otel, %s", p.Version, p.Tag, p.SourceDigest, source)
+	}
+	if p.Release.Version != tc.release {
+		t.Errorf("release %s/%s chosen, want %s", p.Release.Version, p.Release.Contrib, tc.release)
+	}
+	for _, scope := range tc.scopes {
+		if !p.instruments(scope) {
+			t.Errorf("%s is not planned: %v", scope, p.Instrumentations)
+		}
+	}
+	if tc.leftOut == "" {
+		return
+	}
+	if p.instruments(tc.leftOut) {
+		t.Errorf("%s is planned", tc.leftOut)
+	}
+	for _, l := range p.LeftOut {
+		if l.Name == tc.leftOut && l.Reason != "" {
+			return
+		}
+	}
+	t.Errorf("the plan does not say why %s is left out: %v", tc.leftOut, p.LeftOut)
+}
+
+func image(t *testing.T, ref string) v1.Image {
+	t.Helper()
+	tag, err := name.NewTag(ref)
+	if err != nil {
+		t.Fatal(err)
+	}
+	img, err := remote.Image(tag, remote.WithContext(t.Context()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return img
+}
+
+func digest(t *testing.T, img v1.Image) v1.Hash {
+	t.Helper()
+	d, err := img.Digest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+// checkLayers compares the manifests: the source's layers, then those planned.
+func checkLayers(t *testing.T, before, after v1.Image, p plan) {
+	t.Helper()
+	old, err := before.Manifest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	now, err := after.Manifest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if now.MediaType != old.MediaType {
+		t.Errorf("media type %s, want %s", now.MediaType, old.MediaType)
+	}
+	var want, got []string
+	for _, l := range old.Layers {
+		want = append(want, fmt.Sprintf("%s %s", l.Digest, l.MediaType))
+	}
+	for _, l := range p.Layers {
+		want = append(want, fmt.Sprintf("%s %s", l.Digest, old.Layers[0].MediaType))
+	}
+	for _, l := range now.Layers {
+		got = append(got, fmt.Sprintf("%s %s", l.Digest, l.MediaType))
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("layers\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+}
+
+// checkConfig compares the configs: only what imgwrap is there to change may
+// differ.
+func checkConfig(t *testing.T, before, after v1.Image) {
+	t.Helper()
+	read := func(img v1.Image) (config, inner map[string]json.RawMessage) {
+		raw, err := img.RawConfigFile()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := json.Unmarshal(raw, &config); err != nil {
+			t.Fatal(err)
+		}
+		if err := json.Unmarshal(config["config"], &inner); err != nil {
+			t.Fatal(err)
+		}
+		return config, inner
+	}
+	oldConfig, oldInner := read(before)
+	newConfig, newInner := read(after)
+	for _, c := range []struct {
+		old, now map[string]json.RawMessage
+		changed  []string
+	}{
+		{oldConfig, newConfig, []string{"config", "created", "history", "rootfs"}},
+		{oldInner, newInner, []string{"Entrypoint", "Env", "Labels"}},
+	} {
+		for _, key := range c.changed {
+			delete(c.old, key)
+			delete(c.now, key)
+		}
+		if !maps.EqualFunc(c.old, c.now, func(a, b json.RawMessage) bool { return bytes.Equal(a, b) }) {
+			t.Errorf("the config has %s, want %s", c.now, c.old)
+		}
+	}
+}
+
+// usage is what a run of an application shows.
+type usage struct {
+	answer []byte
+	info   info
+}
+
+// use starts an application, asks it, and ends it.
+func (tc imageCase) use(t *testing.T, bed *testbed.Bed, ref string, env []string) usage {
+	t.Helper()
+	app, err := bed.Start(wait(t), testbed.RunOptions{Image: ref, Env: env})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var u usage
+	for range 5 {
+		answer, err := app.Get(wait(t), "/")
+		if err != nil {
+			t.Fatalf("asking %s: %v", ref, err)
+		}
+		if u.answer != nil && !bytes.Equal(answer, u.answer) {
+			t.Fatalf("%s answers %s, then %s", ref, u.answer, answer)
+		}
+		u.answer = answer
+	}
+	body, err := app.Get(wait(t), "/info")
+	if err != nil {
+		t.Fatalf("asking %s: %v", ref, err)
+	}
+	if err := json.Unmarshal(body, &u.info); err != nil {
+		t.Fatalf("asking %s: %v", ref, err)
+	}
+	code, err := app.Stop(wait(t), tc.stop)
+	if err != nil {
+		t.Fatalf("stopping %s: %v", ref, err)
+	}
+	if code != 0 || !strings.Contains(app.Output(), tc.stopped) {
+		t.Errorf("%s ended with exit code %d and said\n%s", ref, code, app.Output())
+	}
+	return u
+}
+
+// checkInfo compares what an application sees of its environment.
+func checkInfo(t *testing.T, original, traced info, bundle string) {
+	t.Helper()
+	if last := traced.Path[len(traced.Path)-1]; last != bundle {
+		t.Errorf("sys.path ends with %s, want %s", last, bundle)
+	}
+	own := slices.DeleteFunc(slices.Clone(traced.Path), func(dir string) bool { return strings.HasPrefix(dir, "/opt/imgwrap/") })
+	if !slices.Equal(own, original.Path) {
+		t.Errorf("sys.path without imgwrap's directories is %q, want %q", own, original.Path)
+	}
+	if traced.Executable != original.Executable || traced.Version != original.Version || !slices.Equal(traced.Argv, original.Argv) {
+		t.Errorf("%s %q, Python %s; want %s %q, Python %s", traced.Executable, traced.Argv, traced.Version,
+			original.Executable, original.Argv, original.Version)
+	}
+	if len(original.Distributions) < 5 || len(traced.Distributions) <= len(original.Distributions) {
+		t.Errorf("%d distributions, %d in the wrapped image", len(original.Distributions), len(traced.Distributions))
+	}
+	for name, d := range original.Distributions {
+		if traced.Distributions[name] != d {
+			t.Errorf("%s is %v, want %v", name, traced.Distributions[name], d)
+		}
+	}
+	if len(original.Modules) < 100 {
+		t.Errorf("only %d modules loaded", len(original.Modules))
+	}
+	for name, file := range original.Modules {
+		// The loader is a sitecustomize, and hands over to the image's own.
+		if name != "sitecustomize" && traced.Modules[name] != file {
+			t.Errorf("module %s is %q, want %q", name, traced.Modules[name], file)
+		}
+	}
+}
+
+// checkSpans waits for a trace that has everything one request must leave.
+func (tc imageCase) checkSpans(t *testing.T, receiver *otlp.Receiver) {
+	t.Helper()
+	service := tc.service
+	if service == "" {
+		service = tc.recipe
+	}
+	traces := map[string][]otlp.Span{}
+	// The application has ended, and flushed its spans before that.
+	for _, s := range receiver.Spans() {
+		if s.Service() != service {
+			t.Errorf("span %s of %s has service.name %q, want %q", s.Name, s.Scope, s.Service(), service)
+		}
+		traces[s.TraceID] = append(traces[s.TraceID], s)
+	}
+	complete := 0
+	for _, spans := range traces {
+		scopes := map[string]bool{}
+		servers := 0
+		for _, s := range spans {
+			scopes[s.Scope] = true
+			if s.Kind == "SERVER" {
+				servers++
+			}
+		}
+		all := servers == tc.servers
+		for _, scope := range tc.scopes {
+			all = all && scopes["opentelemetry.instrumentation."+scope]
+		}
+		if all {
+			complete++
+		}
+	}
+	if complete != 5 {
+		var tree strings.Builder
+		if err := otlp.WriteTree(&tree, receiver.Spans()); err != nil {
+			t.Fatal(err)
+		}
+		t.Errorf("%d traces have %d server spans and spans of %v, want 5 for 5 requests; all that arrived:\n%s",
+			complete, tc.servers, tc.scopes, tree.String())
+	}
+}
+
+// pipCheck returns what pip check says inside an image, line by line, with the
+// bundle where the loader puts it.
+func pipCheck(t *testing.T, bed *testbed.Bed, ref string, p plan, bundle string) []string {
+	t.Helper()
+	pip, err := bed.Pip(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	wheel := "/" + filepath.Base(pip)
+	script := fmt.Sprintf(`
+import importlib.metadata, sys
+sys.path.insert(0, %q)
+if %[2]q:
+    sys.path.append(%[2]q)
+    print(importlib.metadata.version("opentelemetry-api"))
+from pip._internal.cli.main import main
+main(["check", "--disable-pip-version-check"])
+`, wheel, bundle)
+	out, err := bed.Run(wait(t), testbed.RunOptions{
+		Image:      ref,
+		Entrypoint: p.Interpreter.Path,
+		Args:       []string{"-c", script},
+		Volumes:    []string{pip + ":" + wheel + ":ro"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Split(strings.TrimSpace(out), "\n")
+	if bundle != "" {
+		if lines[0] != p.Release.Version {
+			t.Errorf("the bundle has opentelemetry-api %s, want %s", lines[0], p.Release.Version)
+		}
+		lines = lines[1:]
+	}
+	return lines
+}
