@@ -25,6 +25,7 @@ const (
 	whole         // all, if it is at most maxText
 	head          // the first maxHead bytes
 	settings      // all, if it is at most maxText and names Django's settings
+	script        // a shell script, whatever its first line
 	sniff         // decided by the first bytes
 )
 
@@ -69,6 +70,8 @@ func interest(name string, mode fs.FileMode, size int64) rule {
 		return whole
 	case ".so":
 		return nothing
+	case ".sh":
+		return script
 	}
 	if mode&0o111 != 0 || !ofDistribution(dir) && path.Ext(base) != ".py" {
 		return sniff

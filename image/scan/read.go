@@ -339,9 +339,12 @@ func (b *builder) keep(r rule, name string, size int64, body io.Reader) (data []
 			return nil, false, err
 		}
 		return data, true, b.charge(&b.content, len(data), maxContent, err)
-	case sniff:
+	case script, sniff:
 		first, err := b.fill(body, 0, maxOther)
-		limit := sniffed(name, first)
+		limit := maxText
+		if r == sniff {
+			limit = sniffed(name, first)
+		}
 		if err != nil || limit == 0 {
 			return nil, false, err
 		}

@@ -259,6 +259,7 @@ func TestContent(t *testing.T) {
 		{"app/app.py: print()", "-", false},
 		{"+x app/run.py: #!/usr/bin/env python3\nprint()", "#!/usr/bin/env python3\nprint()", true},
 		{"entrypoint: " + script, script, true},
+		{"run.sh: exec x\n", "exec x\n", true},
 		{"+x usr/bin/ldd: " + script, script[:maxELF], false},
 		{"+x usr/local/bin/tool: #!/usr/bin/perl\n" + strings.Repeat("1;\n", 1000), ("#!/usr/bin/perl\n" + strings.Repeat("1;\n", 1000))[:maxHead], false},
 		{"+x usr/bin/python3.11: " + python, python[:maxELF], false},

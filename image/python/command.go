@@ -1,0 +1,226 @@
+package python
+
+import (
+	"bytes"
+	"fmt"
+	"path"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// maxSteps bounds the commands and statements that are followed, as scripts
+// may call each other without end.
+const maxSteps = 2000
+
+// process is a command about to be executed.
+type process struct {
+	args []string
+	env  environ
+	dir  string
+
+	steps   []string
+	sure    bool
+	doubt   string // why not, if it is not sure
+	agent   string
+	cleared bool
+	depth   int // of scripts and shells around it
+}
+
+func (p *process) step(format string, args ...any) {
+	p.steps = append(slices.Clip(p.steps), fmt.Sprintf(format, args...))
+}
+
+func (p *process) doubts(format string, args ...any) {
+	if p.sure {
+		p.sure, p.doubt = false, fmt.Sprintf(format, args...)
+	}
+}
+
+// outcome is where a command leads to: an interpreter, or the reason why that
+// is not known.
+type outcome struct {
+	process
+	python   string // path of the interpreter as it is run: args[0], unless embedded
+	embedded bool   // args[0] is a program that has an interpreter built in
+	opaque   string // if there is none: a sentence
+}
+
+func (p process) found(python string) outcome { return outcome{process: p, python: python} }
+
+func (p process) opaque(format string, args ...any) outcome {
+	p.sure = false
+	return outcome{process: p, opaque: fmt.Sprintf(format, args...)}
+}
+
+func (o outcome) how() string {
+	if len(o.steps) == 0 {
+		return "it is the image's command"
+	}
+	return o.steps[len(o.steps)-1]
+}
+
+var pythonName = regexp.MustCompile(`^(python|pypy)([23](\.[0-9]+)?t?)?$`)
+
+type resolver struct {
+	image
+	budget int
+}
+
+// run follows a command until an interpreter is started.
+func (r *resolver) run(p process) outcome {
+	for {
+		if r.budget--; r.budget < 0 || p.depth > 20 {
+			return p.opaque("the command leads through too many scripts")
+		}
+		if len(p.args) == 0 || p.args[0] == "" {
+			return p.opaque("the image has no command")
+		}
+		name := path.Base(p.args[0])
+		if next, ok := r.launcher(name, p); ok {
+			if next.opaque != "" {
+				return next
+			}
+			p = next.process
+			continue
+		}
+		if shells[name] || name == "busybox" && len(p.args) > 1 && shells[p.args[1]] {
+			if name == "busybox" {
+				p.args = p.args[1:]
+			}
+			return r.shell(p)
+		}
+		file := r.lookPath(p.args[0], p.env.get("PATH"), p.dir)
+		if file == "" {
+			if strings.Contains(p.args[0], "/") {
+				return p.opaque("%s is not an executable file in the image", absolute(p.dir, p.args[0]))
+			}
+			return p.opaque("%s is not on the image's PATH", p.args[0])
+		}
+		if !strings.Contains(p.args[0], "/") {
+			p.step("%s is %s, by PATH", p.args[0], file)
+		}
+		f, err := r.Stat(file)
+		if err != nil {
+			return p.opaque("%s can't be read: %v", file, err)
+		}
+		head := f.Content
+		isPython := pythonName.MatchString(path.Base(file)) || pythonName.MatchString(path.Base(f.Path))
+		switch {
+		case bytes.HasPrefix(head, []byte("#!")):
+			line, ok := shebang(head)
+			if !ok {
+				return p.opaque("%s has a first line that names no interpreter", file)
+			}
+			args := slices.Concat(line, []string{file}, p.args[1:])
+			if base := path.Base(line[0]); shells[base] {
+				return r.script(p, args, f.Content, f.Complete)
+			}
+			p.step("%s has the first line #!%s", file, quote(line))
+			p.args = args
+			p.depth++
+		case isPython:
+			p.args = slices.Concat([]string{file}, p.args[1:])
+			return p.interpreter(file)
+		case path.Base(file) == "uwsgi":
+			// The pip-installed uWSGI embeds the Python beside it.
+			python := r.lookPath("python", path.Dir(file), "/")
+			if python == "" {
+				return p.opaque("%s has a Python built in that can't be told", file)
+			}
+			p.step("%s embeds the Python of %s", file, python)
+			out := p.found(python)
+			out.embedded = true
+			return out
+		default:
+			return p.opaque("%s is not a Python program", file)
+		}
+	}
+}
+
+// interpreter returns the outcome of starting an interpreter, unless the program it
+// starts is known to start others.
+func (p process) interpreter(file string) outcome {
+	out := p.found(file)
+	switch c := out.command(); c.Program {
+	case "supervisord", "circusd", "honcho":
+		return p.opaque("%s starts the programs of a configuration file", c.Program)
+	}
+	return out
+}
+
+// shebang splits a script's first line as Linux does: the interpreter and at
+// most one argument. The kernel reads no more than 256 bytes.
+func shebang(head []byte) ([]string, bool) {
+	line, _, ended := bytes.Cut(head[2:], []byte("\n"))
+	if len(line) > 253 {
+		line, ended = line[:253], false
+	}
+	fields := strings.Trim(string(line), " \t\r")
+	name, arg, _ := strings.Cut(strings.ReplaceAll(fields, "\t", " "), " ")
+	if name == "" || !ended && arg == "" && len(line) == 253 {
+		return nil, false
+	}
+	if arg = strings.TrimLeft(arg, " "); arg == "" {
+		return []string{name}, true
+	}
+	return []string{name, arg}, true
+}
+
+// interpreterOptions take a value (python --help, and PyPy's).
+const interpreterOptions = "cmWXQ"
+
+// command takes the interpreter's options and the program apart.
+func (o outcome) command() Command {
+	c := Command{Args: o.args, Steps: o.steps, Sure: o.sure && o.python != "", Dir: o.dir, Agent: o.agent, EnvCleared: o.cleared, env: o.env}
+	if o.python == "" || len(o.args) == 0 {
+		return c
+	}
+	if o.embedded {
+		return c.script(o.args)
+	}
+	for i := 1; i < len(o.args); i++ {
+		arg := o.args[i]
+		switch {
+		case arg == "-":
+			c.Program, c.ProgramArgs = "-", o.args[i+1:]
+			return c
+		case arg == "--check-hash-based-pycs":
+			i++
+		case strings.HasPrefix(arg, "--"):
+			if arg == "--" && i+1 < len(o.args) {
+				return c.script(o.args[i+1:])
+			}
+		case strings.HasPrefix(arg, "-"):
+			for j := 1; j < len(arg); j++ {
+				flag, value := arg[j], arg[j+1:]
+				if !strings.ContainsRune(interpreterOptions, rune(flag)) {
+					c.Flags = append(c.Flags, "-"+string(flag))
+					continue
+				}
+				if value == "" && i+1 < len(o.args) {
+					i++
+					value = o.args[i]
+				}
+				switch flag {
+				case 'c':
+					c.Program, c.ProgramArgs = "-c", o.args[i+1:]
+					return c
+				case 'm':
+					c.Program, c.Module, c.ProgramArgs = value, true, o.args[i+1:]
+					return c
+				}
+				c.Flags = append(c.Flags, "-"+string(flag)+" "+value)
+				break
+			}
+		default:
+			return c.script(o.args[i:])
+		}
+	}
+	return c
+}
+
+func (c Command) script(args []string) Command {
+	c.Program, c.Script, c.ProgramArgs = path.Base(args[0]), absolute(c.Dir, args[0]), args[1:]
+	return c
+}

@@ -1,0 +1,107 @@
+package python
+
+import (
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// Django is what an image says about the settings of a Django project. It is
+// empty for an image that has none.
+type Django struct {
+	// Settings is the name of the settings module: DJANGO_SETTINGS_MODULE, or
+	// the one that the project's own files set as its default.
+	Settings string
+	// FromEnv is set if Settings is in the environment of the command.
+	FromEnv bool
+	// Source is the file that names Settings, if the environment does not.
+	Source string
+	// File is the settings module's file, if the module can be imported from
+	// the working directory, PYTHONPATH or a site directory; else "".
+	File string
+	// Others are settings modules that other files of the project name.
+	Others []string
+}
+
+// settingsDefault is how a project's files name their settings.
+var settingsDefault = regexp.MustCompile(`DJANGO_SETTINGS_MODULE['"]\s*(?:,|\]\s*=)\s*['"]([A-Za-z_][\w.]*)['"]`)
+
+var djangoFiles = []string{"manage.py", "wsgi.py", "asgi.py", "celery.py"}
+
+// django looks for the settings module of the project that the command runs.
+func (im image) django(e *Environment, env environ) Django {
+	d := Django{}
+	dirs := slices.Concat([]string{e.Command.Dir}, e.Sites)
+	if s := env.get("DJANGO_SETTINGS_MODULE"); s != "" && !e.Command.EnvCleared {
+		d.Settings, d.FromEnv = s, true
+	} else {
+		im.declaredSettings(&d, e)
+	}
+	if d.Settings != "" {
+		if files := im.modules(d.Settings, dirs); len(files) > 0 {
+			d.File = files[0]
+		}
+	}
+	return d
+}
+
+// declaredSettings reads the settings' name from the file that the command
+// starts with, or else from the files of the project in the working directory
+// if they agree.
+func (im image) declaredSettings(d *Django, e *Environment) {
+	files := im.Find(func(name []byte) bool { return slices.Contains(djangoFiles, string(name)) })
+	files = slices.DeleteFunc(files, func(f string) bool {
+		// Below the working directory, but not in the packages of a venv there.
+		dir := strings.TrimSuffix(e.Command.Dir, "/")
+		return !strings.HasPrefix(f, dir+"/") || strings.Contains(f, "/site-packages/") || strings.Contains(f, "/dist-packages/") ||
+			strings.Count(strings.TrimPrefix(f, dir), "/") > 4
+	})
+	named := map[string]string{} // settings by file
+	for _, f := range files {
+		if b, err := im.ReadFile(f); err == nil {
+			if m := settingsDefault.FindSubmatch(b); m != nil {
+				named[f] = string(m[1])
+			}
+		}
+	}
+	if start := im.startFile(e.Command); named[start] != "" {
+		d.Settings, d.Source = named[start], start
+	}
+	for _, f := range files {
+		if s := named[f]; s != "" && s != d.Settings && !slices.Contains(d.Others, s) {
+			d.Others = append(d.Others, s)
+			if d.Source == "" && len(d.Others) == 1 {
+				d.Source = f
+			}
+		}
+	}
+	switch {
+	case d.Settings != "":
+	case len(d.Others) == 1: // all files agree
+		d.Settings, d.Others = d.Others[0], nil
+	default:
+		d.Source = "" // nothing says which one is meant
+	}
+}
+
+// startFile returns the file that a command imports or runs first, if it can
+// be told: manage.py, or the module that a server is given.
+func (im image) startFile(c Command) string {
+	if c.Program == "manage.py" && !c.Module {
+		if p, err := im.Resolve(c.Script); err == nil {
+			return p
+		}
+	}
+	for _, a := range c.Args {
+		module, _, ok := strings.Cut(a, ":")
+		if !ok || strings.ContainsAny(module, "/-= ") {
+			continue
+		}
+		if files := im.modules(module, []string{c.Dir}); len(files) > 0 {
+			if p, err := im.Resolve(files[0]); err == nil {
+				return p
+			}
+		}
+	}
+	return ""
+}
