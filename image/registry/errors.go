@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"net/url"
+	"regexp"
 	"strings"
 	"syscall"
 	"unicode"
@@ -83,8 +83,8 @@ func explain(doing, image string, repo name.Repository, write bool, err error) e
 
 func diagnose(repo name.Repository, write bool, err error) (reason, hint string) {
 	host := repo.RegistryStr()
-	if badCertificate(err) {
-		return host + " has a certificate that cannot be trusted: " + line(rootCause(err).Error()),
+	if e := certificateError(err); e != nil {
+		return host + " has a certificate that cannot be trusted: " + line(e.Error()),
 			"add its authority to the system's certificates or to SSL_CERT_FILE, or use --insecure"
 	}
 	if answer, ok := errors.AsType[*transport.Error](err); ok {
@@ -171,28 +171,15 @@ func diagnoseAnswer(repo name.Repository, write bool, answer *transport.Error) (
 	return reason, hint
 }
 
-func rootCause(err error) error {
-	for {
-		next := errors.Unwrap(err)
-		if next == nil {
-			return err
-		}
-		err = next
-	}
-}
+var (
+	userinfo = regexp.MustCompile(`//[^/@\s"]*@`)
+	query    = regexp.MustCompile(`\?[^\s"]+`)
+)
 
 // redact is an error's text without the parts of URLs that can be secret.
 func redact(err error) string {
-	s := err.Error()
-	if e, ok := errors.AsType[*url.Error](err); ok {
-		safe := "the registry"
-		if u, err := url.Parse(e.URL); err == nil {
-			u.RawQuery, u.User = "", nil
-			safe = u.String()
-		}
-		s = strings.ReplaceAll(s, e.URL, safe)
-	}
-	return line(s)
+	s := userinfo.ReplaceAllString(err.Error(), "//")
+	return line(query.ReplaceAllString(s, ""))
 }
 
 // line is the first line of a text from outside, short and printable.

@@ -10,7 +10,6 @@ import (
 	"maps"
 	"net/http"
 	"net/http/httptest"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -209,19 +208,6 @@ func (s *server) tagged(ref string) bool {
 	rec := httptest.NewRecorder()
 	s.inner.ServeHTTP(rec, httptest.NewRequest("HEAD", "/v2/"+repo+"/manifests/"+tag, nil))
 	return rec.Code == http.StatusOK
-}
-
-// put stores a manifest of any kind.
-func (s *server) put(t *testing.T, ref string, mediaType types.MediaType, manifest string) {
-	t.Helper()
-	repo, tag, _ := strings.Cut(ref, ":")
-	req := httptest.NewRequest("PUT", "/v2/"+repo+"/manifests/"+tag, strings.NewReader(manifest))
-	req.Header.Set("Content-Type", string(mediaType))
-	rec := httptest.NewRecorder()
-	s.inner.ServeHTTP(rec, req)
-	if rec.Code != http.StatusCreated {
-		t.Fatalf("PUT %s: %d %s", ref, rec.Code, rec.Body)
-	}
 }
 
 // putImage stores an image of six layers.
@@ -535,5 +521,3 @@ func TestLayer(t *testing.T) {
 		}
 	})
 }
-
-var _ = slices.Sorted[string]

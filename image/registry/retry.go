@@ -114,22 +114,30 @@ func permanent(err error) bool {
 	if dns, ok := errors.AsType[*net.DNSError](err); ok {
 		return !dns.IsTemporary && !dns.IsTimeout
 	}
+	// net/http's client makes http.ErrSchemeMismatch of this one.
+	if _, ok := errors.AsType[tls.RecordHeaderError](err); ok {
+		return true
+	}
 	_, alert := errors.AsType[tls.AlertError](err)
-	return alert || badCertificate(err)
+	return alert || certificateError(err) != nil
 }
 
-func badCertificate(err error) bool {
-	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
-		return true
+// certificateError is what err says is wrong with a certificate, nil if it does
+// not.
+func certificateError(err error) error {
+	if e, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
+		return e.Err
 	}
-	if _, ok := errors.AsType[x509.UnknownAuthorityError](err); ok {
-		return true
+	if e, ok := errors.AsType[x509.UnknownAuthorityError](err); ok {
+		return e
 	}
-	if _, ok := errors.AsType[x509.HostnameError](err); ok {
-		return true
+	if e, ok := errors.AsType[x509.HostnameError](err); ok {
+		return e
 	}
-	_, ok := errors.AsType[x509.CertificateInvalidError](err)
-	return ok
+	if e, ok := errors.AsType[x509.CertificateInvalidError](err); ok {
+		return e
+	}
+	return nil
 }
 
 // retryAfter is the time a response asks to wait (RFC 9110, section 10.2.3).
