@@ -141,7 +141,7 @@ func (b *Bed) root(ctx context.Context, suiteName string) (v1.Image, error) {
 		tar := filepath.Join(b.dir, suiteName+".tar.gz")
 		defer os.Remove(tar)
 		// Where mmdebstrap unpacks: with the bed it goes away in any case.
-		if _, err := run(ctx, []string{"TMPDIR=" + b.dir}, append(args, suiteName, tar)...); err != nil {
+		if err := run(ctx, []string{"TMPDIR=" + b.dir}, append(args, suiteName, tar)...); err != nil {
 			return fmt.Errorf("making a base image of Debian %s: %w", suiteName, err)
 		}
 		layer, err := tarball.LayerFromFile(tar)
@@ -202,8 +202,7 @@ func (b *Bed) Build(ctx context.Context, o BuildOptions) (v1.Image, error) {
 // buildah runs in a mount namespace of its own: even if it is killed, no mount
 // stays behind.
 func (b *Bed) buildah(ctx context.Context, args ...string) error {
-	_, err := run(ctx, b.containersEnv(), append([]string{"unshare", "--mount", "buildah"}, args...)...)
-	return err
+	return run(ctx, b.containersEnv(), append([]string{"unshare", "--mount", "buildah"}, args...)...)
 }
 
 // Pip returns the path of a wheel of pip, which Python can run as it is.
@@ -231,8 +230,7 @@ func download(ctx context.Context, dir, python string, requirements ...string) e
 	for _, libc := range []string{"manylinux_2_28", "manylinux_2_17", "manylinux2014"} {
 		args = append(args, "--platform="+libc+"_"+machine)
 	}
-	_, err := run(ctx, nil, append(args, requirements...)...)
-	return err
+	return run(ctx, nil, append(args, requirements...)...)
 }
 
 // cached returns the directory of that name in the cache. If it is not there,

@@ -152,7 +152,7 @@ func (b *Bed) Registry() string { return b.registry }
 // that both make the same program.
 func (b *Bed) GoBuild(ctx context.Context, pkg string) (string, error) {
 	program := filepath.Join(b.dir, "bin", path.Base(pkg))
-	_, err := run(ctx, []string{"CGO_ENABLED=0"}, "go", "build", "-trimpath", "-buildvcs=false", "-o", program, pkg)
+	err := run(ctx, []string{"CGO_ENABLED=0"}, "go", "build", "-trimpath", "-buildvcs=false", "-o", program, pkg)
 	return program, err
 }
 
@@ -180,12 +180,12 @@ http: {addr: %q}
 	}
 	exited := make(chan struct{})
 	go func() {
-		cmd.Wait() // its state is of no interest: it ends only on a signal or with a reason on stderr
+		_ = cmd.Wait() // it ends on a signal, or with the reason on stderr
 		close(exited)
 	}()
 	b.registry = addr
 	b.stopRegistry = func() {
-		cmd.Process.Signal(syscall.SIGTERM)
+		_ = cmd.Process.Signal(syscall.SIGTERM) // it may have ended
 		<-exited
 	}
 	if err := waitListening(ctx, addr, exited); err != nil {
@@ -222,16 +222,15 @@ func waitListening(ctx context.Context, addr string, exited <-chan struct{}) err
 	}
 }
 
-// run runs a command and returns what it wrote to stdout. An error has the end
-// of what it wrote to stderr.
-func run(ctx context.Context, env []string, args ...string) (string, error) {
-	var stdout, stderr bytes.Buffer
+// run runs a command. An error has the end of what it wrote to stderr.
+func run(ctx context.Context, env []string, args ...string) error {
+	var stderr bytes.Buffer
 	cmd := command(ctx, env, args...)
-	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	cmd.Stderr = &stderr
 	if err := cmd.Run(); err != nil {
-		return "", fmt.Errorf("running %s: %w\n%s", strings.Join(args, " "), err, tail(stderr.String()))
+		return fmt.Errorf("running %s: %w\n%s", strings.Join(args, " "), err, tail(stderr.String()))
 	}
-	return stdout.String(), nil
+	return nil
 }
 
 // command is a command that gets SIGTERM when ctx ends, and that does not
