@@ -1,0 +1,188 @@
+// Package bundle makes the two layers that instrument an image.
+//
+// The bundle layer is one OpenTelemetry release with all its instrumentations.
+// It is made of universal wheels, so it fits every image, and its bytes depend
+// on nothing but the release. The launch layer is small and belongs to one
+// image: the command opentelemetry-instrument, the loader that Python runs at
+// start, and what was decided about the image.
+package bundle
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"path"
+	"slices"
+	"strings"
+	"sync"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"github.com/imgwrap/imgwrap/layer"
+	"github.com/imgwrap/imgwrap/layer/catalog"
+	"github.com/imgwrap/imgwrap/layer/wheel"
+)
+
+// Root is the directory of an image that holds all that is added, except for
+// the command.
+const Root = "/opt/imgwrap"
+
+// Dir returns the directory that a release's packages are in.
+func Dir(r *catalog.Release) string { return Root + "/otel-" + r.Version }
+
+// DistInfo returns the name of a distribution's metadata directory in [Dir].
+func DistInfo(d catalog.Distribution) string {
+	// The file name of a wheel begins with the name and version as that
+	// directory has them (PEP 427).
+	name, rest, _ := strings.Cut(d.Wheel, "-")
+	version, _, _ := strings.Cut(rest, "-")
+	return name + "-" + version + ".dist-info"
+}
+
+// Recorded returns what the catalog says of a release's bundle layer. It is an
+// error if the catalog doesn't say anything.
+func Recorded(r *catalog.Release) (layer.Info, error) {
+	digest, err := v1.NewHash(r.Layer.Digest)
+	if err != nil {
+		return layer.Info{}, fmt.Errorf("bundle layer of %s in the catalog: digest: %w", r, err)
+	}
+	diffID, err := v1.NewHash(r.Layer.DiffID)
+	if err != nil {
+		return layer.Info{}, fmt.Errorf("bundle layer of %s in the catalog: diff ID: %w", r, err)
+	}
+	return layer.Info{Digest: digest, Size: r.Layer.Size, DiffID: diffID, Unpacked: r.Layer.Unpacked, Files: r.Layer.Files}, nil
+}
+
+// Builder makes bundle layers and keeps them.
+type Builder struct {
+	Cache  *layer.Cache
+	Wheels *wheel.Fetcher
+
+	mu sync.Mutex // one build at a time
+}
+
+// Bundle returns the bundle layer of a release: from the cache, or else built
+// and then cached. It is the layer that the catalog has recorded, or an error.
+// A release of which none is recorded yet is built every time.
+func (b *Builder) Bundle(ctx context.Context, r *catalog.Release) (*layer.Layer, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if r.Layer == (catalog.Layer{}) {
+		return b.Build(ctx, r)
+	}
+	want, err := Recorded(r)
+	if err != nil {
+		return nil, err
+	}
+	l, err := b.Cache.Layer(want)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return l, err
+	}
+	if l, err = b.Build(ctx, r); err != nil {
+		return nil, err
+	}
+	if got := l.Info(); got != want {
+		return nil, fmt.Errorf("building bundle of %s: got layer %s, but the catalog has %s", r, got.Digest, want.Digest)
+	}
+	return b.Cache.PutLayer(ctx, l)
+}
+
+// Build makes the bundle layer of a release from its wheels, whatever the
+// cache or the catalog has, and returns it in memory.
+func (b *Builder) Build(ctx context.Context, r *catalog.Release) (*layer.Layer, error) {
+	l, err := b.build(ctx, r)
+	if err != nil {
+		return nil, fmt.Errorf("building bundle of %s: %w", r, err)
+	}
+	return l, nil
+}
+
+func (b *Builder) build(ctx context.Context, r *catalog.Release) (*layer.Layer, error) {
+	refs := make([]wheel.Ref, len(r.Distributions))
+	for i, d := range r.Distributions {
+		refs[i] = wheel.Ref{Name: d.Name, File: d.Wheel, SHA256: d.SHA256, Size: d.Size}
+	}
+	paths, err := b.Wheels.Fetch(ctx, refs)
+	if err != nil {
+		return nil, err
+	}
+	wheels := make([]*wheel.Wheel, len(refs))
+	for i, d := range r.Distributions {
+		w, err := wheel.Open(paths[d.SHA256], d.Wheel)
+		if err != nil {
+			return nil, err
+		}
+		defer w.Close()
+		if err := checkLock(r, d, w); err != nil {
+			return nil, fmt.Errorf("wheel %s is not what the catalog says: %w", d.Wheel, err)
+		}
+		wheels[i] = w
+	}
+	entries, err := merge(strings.TrimPrefix(Dir(r), "/"), wheels)
+	if err != nil {
+		return nil, err
+	}
+	return layer.Build(ctx, entries)
+}
+
+// checkLock compares a wheel with what decisions about an image rest on.
+func checkLock(r *catalog.Release, d catalog.Distribution, w *wheel.Wheel) error {
+	if w.DistInfo != DistInfo(d) {
+		return fmt.Errorf("it has %s", w.DistInfo)
+	}
+	metadata, err := w.Metadata()
+	if err != nil {
+		return err
+	}
+	if requires := metadata["Requires-Dist"]; !slices.Equal(requires, d.Requires) {
+		return fmt.Errorf("it requires %q", requires)
+	}
+	if python := metadata.Get("Requires-Python"); python != d.RequiresPython {
+		return fmt.Errorf("it requires Python %q", python)
+	}
+	points, err := w.EntryPoints()
+	if err != nil {
+		return err
+	}
+	listed := make(map[string]string)
+	for _, i := range r.Instrumentations {
+		if i.Distribution == d.Name {
+			listed[i.Name] = i.EntryPoint
+		}
+	}
+	if got := points["opentelemetry_instrumentor"]; !maps.Equal(got, listed) {
+		return fmt.Errorf("its instrumentations are %v", got)
+	}
+	return nil
+}
+
+// merge lays the wheels out side by side in dir. Below the image's /opt, every
+// directory is an entry of its own, while /opt itself stays as the image has it.
+func merge(dir string, wheels []*wheel.Wheel) ([]layer.Entry, error) {
+	type owner struct{ wheel, sha256 string }
+	owners := make(map[string]owner)
+	dirs := map[string]bool{path.Dir(dir): true, dir: true}
+	var entries []layer.Entry
+	for _, w := range wheels {
+		for _, f := range w.Files {
+			name := dir + "/" + f.Path
+			if other, ok := owners[name]; ok {
+				if other.sha256 != f.SHA256 {
+					return nil, fmt.Errorf("%s of %s and %s differ", f.Path, other.wheel, w.Name)
+				}
+				continue
+			}
+			owners[name] = owner{w.Name, f.SHA256}
+			entries = append(entries, layer.Entry{Path: name, Open: f.Open, Size: f.Size})
+			for d := path.Dir(name); !dirs[d]; d = path.Dir(d) {
+				dirs[d] = true
+			}
+		}
+	}
+	for d := range dirs {
+		entries = append(entries, layer.Entry{Path: d, Mode: fs.ModeDir})
+	}
+	return entries, nil
+}

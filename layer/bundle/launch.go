@@ -1,0 +1,157 @@
+package bundle
+
+import (
+	"bytes"
+	"context"
+	_ "embed"
+	"encoding/json"
+	"fmt"
+	"io/fs"
+	"path"
+	"strings"
+	"unicode"
+
+	"github.com/imgwrap/imgwrap/layer"
+	"github.com/imgwrap/imgwrap/layer/catalog"
+)
+
+var (
+	//go:embed python/launcher.py
+	launcher string
+	//go:embed python/sitecustomize.py
+	loader []byte
+)
+
+// Command is the name of the launcher in its directory: that of OpenTelemetry's
+// own, whose place it takes.
+const Command = "opentelemetry-instrument"
+
+const (
+	// initDir is the directory that the launcher puts on PYTHONPATH.
+	initDir = Root + "/init"
+	// interpreterLink names an interpreter whose own path can't be in a shebang.
+	interpreterLink = Root + "/python"
+	// maxShebang is what Linux before 5.1 reads of a script's first line, with
+	// the line break.
+	maxShebang = 127
+)
+
+// Launch is what a launch layer is made of.
+type Launch struct {
+	// Interpreter is the absolute path of the Python that runs the launcher.
+	Interpreter string
+	// Scripts is the absolute path, without symbolic links, of the directory
+	// that the launcher goes into.
+	Scripts string
+	// Wrap becomes Root + "/wrap.json".
+	Wrap Wrap
+	// Parents are the image's entries of the directories above those that are
+	// written to, as a layer's entry for a directory replaces its owner and
+	// mode. One that isn't here is made root's, with mode 0755.
+	Parents []layer.Entry
+	// Excluded names the distributions of the bundle that are not to be seen in
+	// this image, by [DistInfo]: what isn't planned has no entry points then,
+	// and no requirements.
+	Excluded []string
+}
+
+// Wrap says what was decided about an image, for the launcher and the loader
+// in it and for whoever looks at it.
+type Wrap struct {
+	Version          int            `json:"version"` // of this format: 1
+	Imgwrap          string         `json:"imgwrap"` // the program's version
+	Release          string         `json:"release"` // of the stable train
+	Contrib          string         `json:"contrib"` // of the beta train
+	Bundle           string         `json:"bundle"`  // directory of the packages
+	Python           catalog.Python `json:"python"`  // what the release serves
+	Interpreter      string         `json:"interpreter"`
+	Instrumentations []string       `json:"instrumentations"` // planned, by entry point name
+	Options          []string       `json:"options"`          // OTEL_* names that the launcher has options for
+}
+
+// NewWrap returns a Wrap with what follows from the release.
+func NewWrap(imgwrap string, r *catalog.Release, interpreter string, instrumentations []string) Wrap {
+	return Wrap{
+		Version:          1,
+		Imgwrap:          imgwrap,
+		Release:          r.Version,
+		Contrib:          r.Contrib,
+		Bundle:           Dir(r),
+		Python:           r.Python,
+		Interpreter:      interpreter,
+		Instrumentations: append([]string{}, instrumentations...), // [], never null
+		Options:          append([]string{}, r.Environment...),
+	}
+}
+
+// LaunchLayer makes the launch layer. Equal launches give equal layers.
+func LaunchLayer(l Launch) (*layer.Layer, error) {
+	entries, err := launchEntries(l)
+	if err != nil {
+		return nil, fmt.Errorf("making launch layer: %w", err)
+	}
+	return layer.Build(context.Background(), entries)
+}
+
+func launchEntries(l Launch) ([]layer.Entry, error) {
+	for _, p := range []string{l.Interpreter, l.Scripts, l.Wrap.Bundle} {
+		if !path.IsAbs(p) || path.Clean(p) != p || p == "/" {
+			return nil, fmt.Errorf("%q is not a clean absolute path", p)
+		}
+	}
+	script, link := script(l.Interpreter)
+	var wrap bytes.Buffer
+	enc := json.NewEncoder(&wrap)
+	enc.SetEscapeHTML(false)
+	enc.SetIndent("", "  ")
+	if err := enc.Encode(l.Wrap); err != nil {
+		return nil, err
+	}
+	files := []layer.Entry{
+		{Path: l.Scripts + "/" + Command, Mode: 0o755, Data: script},
+		{Path: initDir + "/sitecustomize.py", Data: loader},
+		{Path: Root + "/wrap.json", Data: wrap.Bytes()},
+	}
+	if link {
+		files = append(files, layer.Entry{Path: interpreterLink, Mode: fs.ModeSymlink, Linkname: l.Interpreter})
+	}
+	for _, name := range l.Excluded {
+		if strings.Contains(name, "/") || !strings.HasSuffix(name, ".dist-info") {
+			return nil, fmt.Errorf("%q is not the name of a metadata directory", name)
+		}
+		files = append(files, layer.Entry{Path: l.Wrap.Bundle + "/.wh." + name})
+	}
+
+	var entries []layer.Entry
+	dirs := make(map[string]bool)
+	for _, e := range l.Parents {
+		if !e.Mode.IsDir() {
+			return nil, fmt.Errorf("%s is not a directory in the image", e.Path)
+		}
+		dirs[e.Path] = true
+		entries = append(entries, e)
+	}
+	for _, e := range files {
+		e.Path = strings.TrimPrefix(e.Path, "/")
+		entries = append(entries, e)
+		for dir := path.Dir(e.Path); dir != "."; dir = path.Dir(dir) {
+			if !dirs[dir] {
+				dirs[dir] = true
+				entries = append(entries, layer.Entry{Path: dir, Mode: fs.ModeDir})
+			}
+		}
+	}
+	return entries, nil
+}
+
+// script returns the launcher for an interpreter, and whether it names it by
+// interpreterLink.
+func script(interpreter string) (content []byte, link bool) {
+	first, rest, _ := strings.Cut(launcher, "\n")
+	_, flags, _ := strings.Cut(first, " ")
+	shebang := "#!" + interpreter + " " + flags + "\n"
+	if len(shebang) > maxShebang || strings.ContainsFunc(interpreter, unicode.IsSpace) {
+		shebang, link = "#!"+interpreterLink+" "+flags+"\n", true
+	}
+	return []byte(shebang + rest), link
+}
