@@ -144,7 +144,7 @@ func (ix *Index) apply(l *Layer, e uint32) {
 	case implicit: // comes into being with what is in it
 	case whiteout:
 		if dir, err := ix.walk(l.path(entry.parent), true); err == nil {
-			if n, ok := ix.names.find(dir, string(l.name(e)), ix.key); ok {
+			if n, ok := ix.names.find(dir, l.name(e), ix.key); ok {
 				ix.remove(n, true)
 			}
 		}
@@ -197,7 +197,7 @@ func (ix *Index) place(l *Layer, e uint32) (uint32, bool) {
 		ix.cachedEntry, ix.cachedNode = parent, dir
 	}
 	dir := ix.cachedNode
-	if n, ok := ix.names.find(dir, string(l.name(e)), ix.key); ok {
+	if n, ok := ix.names.find(dir, l.name(e), ix.key); ok {
 		return n, true
 	}
 	return ix.newNode(dir, ix.first[ix.layer]+e), true
@@ -216,7 +216,9 @@ func (ix *Index) remove(n uint32, lower bool) {
 	if !ix.lives(n) {
 		return
 	}
-	ix.cachedEntry = 0 // it may lead to a removed node
+	if k := ix.meta(ix.nodes.at(n).data).kind; k.isDir() || k == symlink {
+		ix.cachedEntry = 0 // the cached directory may be found through it
+	}
 	for stack := []uint32{n}; len(stack) > 0; {
 		n := stack[len(stack)-1]
 		stack = stack[:len(stack)-1]
@@ -262,7 +264,7 @@ func (ix *Index) resolve(p string, follow, create bool) (uint32, error) {
 			at = ix.nodes.at(at).parent
 			continue
 		}
-		n, ok := ix.names.find(at, name, ix.key)
+		n, ok := ix.names.find(at, []byte(name), ix.key)
 		if !ok || !ix.lives(n) {
 			if !create {
 				return 0, fs.ErrNotExist

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"io"
 	"io/fs"
 	"math"
@@ -26,6 +27,7 @@ const (
 	maxContent  = 32 << 20 // bytes of package metadata; more is an error
 	maxScripts  = 8 << 20  // bytes of scripts and executables' heads; what is beyond is left out
 	maxWindow   = 128 << 20
+	entrySize   = 24
 	metaCost    = 128 // bytes that a new combination of owner and mode costs, roughly
 	contentCost = 64
 )
@@ -130,6 +132,7 @@ type builder struct {
 	layer   *Layer
 	dirs    names // first entry of each directory
 	metas   map[meta]uint32
+	recent  recent
 	members int
 
 	lastDir   string // the directory of the last member, as most members follow a sibling
@@ -140,7 +143,12 @@ type builder struct {
 }
 
 func newBuilder() *builder {
-	b := &builder{layer: &Layer{large: map[uint32]large{}}, metas: map[meta]uint32{}, buffer: make([]byte, maxText)}
+	b := &builder{
+		layer:  &Layer{large: map[uint32]large{}},
+		metas:  map[meta]uint32{},
+		recent: recent{seed: maphash.MakeSeed()},
+		buffer: make([]byte, maxText),
+	}
 	b.push(entry{meta: b.meta(implicitMeta)}, "")
 	return b
 }
@@ -151,8 +159,11 @@ var implicitMeta = meta{kind: implicit, mode: fs.ModeDir | 0o755}
 var errIndexSize = fmt.Errorf("the layer's index would exceed %d MiB: too many files", maxIndex>>20)
 
 func (b *builder) push(e entry, name string) uint32 {
-	e.name = b.layer.text.add(name)
-	b.index += 24 + len(name) + 1
+	var added bool
+	b.index += entrySize
+	if e.name, added = b.recent.add(&b.layer.text, name); added {
+		b.index += len(name) + 1
+	}
 	return b.layer.entries.add(e)
 }
 
@@ -182,7 +193,7 @@ func (b *builder) dir(name string) uint32 {
 	}
 	parent, base := split(name)
 	p := b.dir(parent)
-	e, ok := b.dirs.find(p, base, b.key)
+	e, ok := b.dirs.find(p, []byte(base), b.key)
 	if !ok {
 		e = b.push(entry{parent: p, meta: b.meta(implicitMeta)}, base)
 		b.dirs.add(e, b.key)
@@ -292,7 +303,7 @@ func (b *builder) add(h *tar.Header, body io.Reader) error {
 	}
 	id := b.push(e, base)
 	if m.kind == directory {
-		if _, ok := b.dirs.find(e.parent, base, b.key); !ok {
+		if _, ok := b.dirs.find(e.parent, []byte(base), b.key); !ok {
 			b.dirs.add(id, b.key)
 			b.index += 8
 		}

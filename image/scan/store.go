@@ -1,6 +1,7 @@
 package scan
 
 import (
+	"bytes"
 	"encoding/binary"
 	"hash/maphash"
 )
@@ -40,6 +41,22 @@ func (l *list[T]) at(i uint32) *T { return &l.chunks[i/listChunk][i%listChunk] }
 // text holds strings of at most maxPath bytes, each found again by its offset.
 type text struct{ chunks [][]byte }
 
+// recent remembers strings that a text has, so that __init__.py is stored a
+// few times and not once for each package.
+type recent struct {
+	seed    maphash.Seed
+	offsets [1 << 10]uint32 // offset + 1
+}
+
+func (r *recent) add(t *text, s string) (offset uint32, added bool) {
+	slot := &r.offsets[maphash.String(r.seed, s)%uint64(len(r.offsets))]
+	if *slot != 0 && string(t.at(*slot-1)) == s {
+		return *slot - 1, false
+	}
+	*slot = t.add(s) + 1
+	return *slot - 1, true
+}
+
 func (t *text) add(s string) uint32 {
 	i := len(t.chunks) - 1
 	if i < 0 || len(t.chunks[i])+len(s)+binary.MaxVarintLen32 > textChunk {
@@ -69,18 +86,18 @@ type names struct {
 	n     int
 }
 
-func (t *names) hash(parent uint32, name string) uint64 {
-	h := maphash.String(t.seed, name) ^ uint64(parent)*0x9e3779b97f4a7c15
+func (t *names) hash(parent uint32, name []byte) uint64 {
+	h := maphash.Bytes(t.seed, name) ^ uint64(parent)*0x9e3779b97f4a7c15
 	return h ^ h>>32
 }
 
-func (t *names) find(parent uint32, name string, key func(uint32) (uint32, []byte)) (uint32, bool) {
+func (t *names) find(parent uint32, name []byte, key func(uint32) (uint32, []byte)) (uint32, bool) {
 	if len(t.slots) == 0 {
 		return 0, false
 	}
 	mask := uint64(len(t.slots) - 1)
 	for i := t.hash(parent, name) & mask; t.slots[i] != 0; i = (i + 1) & mask {
-		if p, s := key(t.slots[i] - 1); p == parent && string(s) == name {
+		if p, s := key(t.slots[i] - 1); p == parent && bytes.Equal(s, name) {
 			return t.slots[i] - 1, true
 		}
 	}
@@ -108,7 +125,7 @@ func (t *names) add(v uint32, key func(uint32) (uint32, []byte)) {
 func (t *names) put(slot uint32, key func(uint32) (uint32, []byte)) {
 	parent, name := key(slot - 1)
 	mask := uint64(len(t.slots) - 1)
-	i := t.hash(parent, string(name)) & mask
+	i := t.hash(parent, name) & mask
 	for t.slots[i] != 0 {
 		i = (i + 1) & mask
 	}

@@ -1,0 +1,88 @@
+package scan
+
+import (
+	"archive/tar"
+	"context"
+	"fmt"
+	"io"
+	"runtime"
+	"testing"
+	"time"
+
+	"github.com/klauspost/compress/gzip"
+)
+
+// manyFiles streams a gzip layer of n files in directories of a hundred.
+func manyFiles(n int) io.ReadCloser {
+	r, w := io.Pipe()
+	go func() {
+		z, _ := gzip.NewWriterLevel(w, gzip.BestSpeed)
+		t := tar.NewWriter(z)
+		for i := range n {
+			if i%100 == 0 {
+				t.WriteHeader(&tar.Header{Typeflag: tar.TypeDir, Name: fmt.Sprintf("usr/lib/node_modules/package%04d/lib/", i/100), Mode: 0o755})
+			}
+			t.WriteHeader(&tar.Header{Name: fmt.Sprintf("usr/lib/node_modules/package%04d/lib/some-module-%06d.js", i/100, i), Mode: 0o644, Size: 3, ModTime: time.Unix(int64(i), 0)})
+			io.WriteString(t, "abc")
+		}
+		t.Close()
+		z.Close()
+		w.Close()
+	}()
+	return r
+}
+
+func heap() uint64 {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc
+}
+
+// TestMemory holds the index to what fits a process of 64 MiB: 80 bytes for a
+// file whose name has 22, merged.
+func TestMemory(t *testing.T) {
+	const files = 100_000
+	before := heap()
+	r := manyFiles(files)
+	defer r.Close()
+	l, err := Read(context.Background(), r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ix := Merge(l)
+	perFile := float64(heap()-before) / files
+	t.Logf("%.1f bytes a file", perFile)
+	if perFile > 80 {
+		t.Errorf("%.1f bytes a file", perFile)
+	}
+	runtime.KeepAlive(ix)
+}
+
+func BenchmarkRead(b *testing.B) {
+	const files = 20_000
+	b.ReportAllocs()
+	for b.Loop() {
+		r := manyFiles(files)
+		if _, err := Read(context.Background(), r); err != nil {
+			b.Fatal(err)
+		}
+		r.Close()
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/files, "ns/file")
+}
+
+func BenchmarkMerge(b *testing.B) {
+	const files = 20_000
+	r := manyFiles(files)
+	defer r.Close()
+	l, err := Read(context.Background(), r)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		Merge(l, l)
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/(2*files), "ns/file")
+}
