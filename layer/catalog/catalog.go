@@ -60,7 +60,8 @@ type Release struct {
 	LogsExporters    []string `json:"logs_exporters"`
 
 	// Environment is the OTEL_* variables for which upstream's
-	// opentelemetry-instrument has an option, in the order of its help.
+	// opentelemetry-instrument has an option, in the order of its help (which
+	// groups them by distribution; here the API comes first).
 	Environment []string `json:"environment"`
 }
 

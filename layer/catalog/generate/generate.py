@@ -13,7 +13,7 @@
 
 Needs only ``packaging``: run it with ``uv run``, or with a Python that has it.
 The index is PIP_INDEX_URL, or PyPI, over the JSON form of the simple API. Pages
-and wheels are kept in ``--cache``; ``--refresh`` reads the pages anew.
+and wheels are kept in ``--cache``.
 
 What was published after ``--as-of`` does not count, so the same releases give
 the same bytes on any day. Move the date forward on purpose, and all locks with
@@ -28,7 +28,7 @@ newest one on the index often does not. A lock holds
   serve the lowest Python, and of those the ones that ask the least of what an
   app may ship already (see lock.py).
 
-The recorded layer of a release is kept as long as its distributions stay the same.
+The recorded layer of a release is kept for as long as its distributions stay the same.
 """
 
 from __future__ import annotations
@@ -39,11 +39,9 @@ import json
 import pathlib
 import sys
 
-from packaging.version import Version
-
 import lock as locking
 import upstream
-from index import Index, default_cache, default_url
+from index import Contents, Index, Wheel, default_cache, default_url
 
 AS_OF = datetime.date(2026, 11, 23)
 RELEASES = pathlib.Path(__file__).resolve().parent.parent / "releases"
@@ -59,10 +57,9 @@ def main() -> int:
     parser.add_argument("--as-of", type=datetime.date.fromisoformat, default=AS_OF, metavar="DATE")
     parser.add_argument("--index-url", default=default_url())
     parser.add_argument("--cache", type=pathlib.Path, default=default_cache())
-    parser.add_argument("--refresh", action="store_true", help="read the pages of the index anew")
     args = parser.parse_args()
 
-    index = Index(args.index_url, args.cache, args.as_of, args.refresh)
+    index = Index(args.index_url, args.cache, args.as_of)
     known = {str(release.version): release for release in locking.releases(index)}
     wanted = args.releases or sorted(p.stem for p in args.output.glob("*.json"))
     if args.all or args.list:
@@ -117,7 +114,7 @@ def render(index: Index, lock: locking.Lock, before: dict) -> str:
     return "{\n" + ",\n".join(f"  {_text(key)}: {_field(key, value)}" for key, value in fields.items()) + "\n}\n"
 
 
-def distribution(index: Index, wheel) -> dict:
+def distribution(index: Index, wheel: Wheel) -> dict:
     contents = index.contents(wheel)
     return {
         "name": wheel.name,
@@ -149,7 +146,7 @@ def instrumentations(index: Index, lock: locking.Lock) -> list[dict]:
     return sorted(found, key=lambda instrumentation: instrumentation["name"])
 
 
-def _entry_points(contents: list, group: str) -> list[str]:
+def _entry_points(contents: list[Contents], group: str) -> list[str]:
     return sorted({name for wheel in contents for name in wheel.entry_points.get(group, {})})
 
 

@@ -1,7 +1,8 @@
 """Reading a package index (PEP 503/691) and the wheels on it.
 
 Pages and wheels are kept in a cache folder outside the checkout, so that a
-second run asks the network for nothing.
+second run asks the network for nothing: a page is good for as long as it is
+younger than the cut.
 """
 
 from __future__ import annotations
@@ -50,11 +51,10 @@ class Wheel:
 
 
 class Index:
-    def __init__(self, url: str, cache: pathlib.Path, as_of: datetime.date, refresh: bool = False):
+    def __init__(self, url: str, cache: pathlib.Path, as_of: datetime.date):
         self.url = url.rstrip("/")
         self.cache = cache
-        self.as_of = as_of.isoformat()
-        self.refresh = refresh
+        self.as_of = as_of
         self._wheels: dict[str, list[Wheel]] = {}
         self._contents: dict[str, Contents] = {}
 
@@ -88,7 +88,7 @@ class Index:
 
     def _read_page(self, name: str) -> Iterator[Wheel]:
         path = self.cache / "pages" / urllib.parse.quote(self.url, safe="") / f"{name}.json"
-        if self.refresh or not path.exists():
+        if not path.exists() or _written(path) <= self.as_of:
             try:
                 _write(path, self._get(f"{self.url}/{name}/", SIMPLE))
             except urllib.error.HTTPError as err:
@@ -97,7 +97,7 @@ class Index:
                 _write(path, b'{"files": []}')
         found = {}
         for file in json.loads(path.read_bytes())["files"]:
-            if file.get("yanked") or file["upload-time"][:10] > self.as_of:
+            if file.get("yanked") or file["upload-time"][:10] > self.as_of.isoformat():
                 continue
             try:
                 _, version, build, tags = parse_wheel_filename(file["filename"])
@@ -166,6 +166,10 @@ def default_url() -> str:
 def default_cache() -> pathlib.Path:
     base = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
     return pathlib.Path(base) / "imgwrap-catalog"
+
+
+def _written(path: pathlib.Path) -> datetime.date:
+    return datetime.datetime.fromtimestamp(path.stat().st_mtime, datetime.UTC).date()
 
 
 def _write(path: pathlib.Path, data: bytes) -> None:

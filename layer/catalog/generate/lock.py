@@ -18,8 +18,16 @@ from packaging.version import Version
 import upstream
 from index import Contents, Index, Wheel
 
+OLDEST = Version("1.12.0")  # the catalog goes back to here
+
 LOWEST_PYTHON = 7  # 3.7: below it the loader starts the app without telemetry
 HIGHEST_PYTHON = 14  # 3.14: the newest one that releases are tried on
+
+# Upstream sets no upper bound on Python, and does not take one back.
+BROKEN_ON = {
+    # The SDK sets an attribute of typing.Union, which 3.14 refuses.
+    "3.14": SpecifierSet("<1.16"),
+}
 
 CORE = ("opentelemetry-distro", "opentelemetry-exporter-otlp-proto-http")
 PROPAGATORS = (
@@ -58,7 +66,7 @@ RUNS_WITH = {"protobuf": SpecifierSet(">=3.20")}
 
 
 class Incomplete(Exception):
-    """A release that cannot be locked as a whole: the names it lacks and why."""
+    """A release that cannot be locked as a whole, and why."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,15 +86,15 @@ class Lock:
     table: upstream.Table
 
 
-def releases(index: Index, oldest: Version = Version("1.12.0")) -> list[Release]:
-    """Every release of the index, complete or not, newest first.
+def releases(index: Index) -> list[Release]:
+    """Every release of the index since OLDEST, complete or not, newest first.
 
     The SDK's pin on the semantic conventions says which beta belongs to which
     stable version.
     """
     found = []
     for wheel in index.wheels("opentelemetry-sdk"):
-        if wheel.version < oldest or wheel.version.is_prerelease:
+        if wheel.version < OLDEST or wheel.version.is_prerelease:
             continue
         for requirement in index.contents(wheel).requirements:
             if requirement.name == "opentelemetry-semantic-conventions":
@@ -100,13 +108,12 @@ def lock(index: Index, release: Release) -> Lock:
     names, table = _names(index, release)
     pinned = {name: _own(index, release, name) for name in names}
     if lacking := sorted(name for name, wheel in pinned.items() if wheel is None):
-        raise Incomplete(f"{release} lacks {', '.join(lacking)}")
-    pythons = _pythons([pinned[name] for name in CORE])
-    resolver = _Resolver(index, release, pythons, pinned)
-    wheels = resolver.resolve()
+        raise Incomplete(f"lacks {', '.join(lacking)}")
+    pythons = _pythons(release, [pinned[name] for name in CORE])
+    wheels = _Resolver(index, release, pythons, pinned).resolve()
     result = Lock(release, pythons, wheels, table)
     if faults := check(index, result):
-        raise Incomplete(f"{release}: " + "; ".join(faults))
+        raise Incomplete("; ".join(faults))
     return result
 
 
@@ -137,7 +144,7 @@ def _names(index: Index, release: Release) -> tuple[set[str], upstream.Table]:
     """Every OpenTelemetry distribution that the release must have."""
     wheel = index.wheel("opentelemetry-instrumentation", release.contrib)
     if wheel is None:
-        raise Incomplete(f"{release} lacks opentelemetry-instrumentation")
+        raise Incomplete("lacks opentelemetry-instrumentation")
     table = upstream.read_table(index.contents(wheel), release.contrib)
     return {*CORE, *PROPAGATORS, *table.libraries, *table.always}, table
 
@@ -159,10 +166,15 @@ def _own(index: Index, release: Release, name: str) -> Wheel | None:
     return fitting[-1] if fitting else None
 
 
-def _pythons(core: list[Wheel]) -> list[str]:
-    """The minors that a release serves; upstream never sets an upper bound."""
-    served = [f"3.{minor}" for minor in range(LOWEST_PYTHON, HIGHEST_PYTHON + 1)]
-    return [python for python in served if all(wheel.serves(python) for wheel in core)]
+def _pythons(release: Release, core: list[Wheel]) -> list[str]:
+    """The minors that a release serves."""
+    pythons = [f"3.{minor}" for minor in range(LOWEST_PYTHON, HIGHEST_PYTHON + 1)]
+    return [
+        python
+        for python in pythons
+        if all(wheel.serves(python) for wheel in core)
+        and not (python in BROKEN_ON and BROKEN_ON[python].contains(release.version))
+    ]
 
 
 def _applying(contents: Contents, python: str, extras: Collection[str]) -> list[Requirement]:
@@ -224,7 +236,7 @@ class _Resolver:
             if chosen == self.chosen:
                 return dict(sorted(chosen.items()))
             self.chosen = chosen
-        raise Incomplete(f"{self.release}: no fixed set of dependencies was found")
+        raise Incomplete("no fixed set of dependencies was found")
 
     def _asked(self, wheels: Iterable[Wheel]) -> dict[str, SpecifierSet]:
         """What the wheels ask for, on any Python, joined by name."""
@@ -251,7 +263,7 @@ class _Resolver:
         if _is_ours(name):
             wheel = _own(self.index, self.release, name)
             if wheel is None:
-                raise Incomplete(f"{self.release} lacks {name}")
+                raise Incomplete(f"lacks {name}")
             return wheel
         specifiers = asked & CONSTRAINTS.get(name, SpecifierSet()) & SOUND.get(name, SpecifierSet())
         candidates = [
@@ -262,7 +274,7 @@ class _Resolver:
             and wheel.serves(self.pythons[-1])
         ]
         if not candidates:
-            raise Incomplete(f"{self.release}: no universal wheel of {name} {specifiers} serves Python {self.pythons[0]}")
+            raise Incomplete(f"no universal wheel of {name} {specifiers} serves Python {self.pythons[0]}")
         return min(reversed(candidates), key=lambda wheel: self._demands(wheel, bounds))  # the newest of equals
 
     def _demands(self, wheel: Wheel, bounds: dict[str, SpecifierSet]) -> tuple[float, float]:
