@@ -31,8 +31,8 @@ type Info struct {
 	Files    int
 }
 
-// Layer is a gzip-compressed tar layer that is in memory or in a file. It is a
-// [v1.Layer]; its readers can be opened any number of times, concurrently.
+// Layer is a gzip-compressed tar layer: in memory, in a file, or yet to be made.
+// It is a [v1.Layer]; its readers can be opened any number of times, concurrently.
 type Layer struct {
 	info      Info
 	mediaType types.MediaType
@@ -44,6 +44,18 @@ var _ v1.Layer = (*Layer)(nil)
 func fromBytes(info Info, blob []byte) *Layer {
 	return &Layer{info, types.OCILayer, func() (io.ReadCloser, error) {
 		return io.NopCloser(bytes.NewReader(blob)), nil
+	}}
+}
+
+// Deferred returns a layer that is known but need not exist yet: make is called
+// whenever the layer is read.
+func Deferred(info Info, make func() (*Layer, error)) *Layer {
+	return &Layer{info, types.OCILayer, func() (io.ReadCloser, error) {
+		l, err := make()
+		if err != nil {
+			return nil, err
+		}
+		return l.Compressed()
 	}}
 }
 

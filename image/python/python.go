@@ -153,6 +153,11 @@ func (e *NoPythonError) Error() string {
 	return fmt.Sprintf("no Python found: %s; looked for %s", e.Reason, strings.Join(e.Looked, ", "))
 }
 
+// Hint says what to do.
+func (e *NoPythonError) Hint() string {
+	return "only images that run Python can be wrapped; if this one does, name its interpreter with --python PATH"
+}
+
 // AmbiguousError says that the command does not tell which of several
 // interpreters it starts.
 type AmbiguousError struct {
@@ -173,6 +178,11 @@ func (e *AmbiguousError) Error() string {
 		list = append(list, fmt.Sprintf("%s (%s)", c.Path, c.describe()))
 	}
 	return fmt.Sprintf("several Pythons may be the one that runs: %s; candidates are %s", e.Reason, strings.Join(list, ", "))
+}
+
+// Hint says what to do.
+func (e *AmbiguousError) Hint() string {
+	return "name the one that runs the app with --python PATH"
 }
 
 func (c Candidate) describe() string {

@@ -30,23 +30,25 @@ type Content struct {
 // A Report says what a push did.
 type Report struct {
 	// Digest of the manifest that the destination now stands for.
-	Digest v1.Hash
+	Digest v1.Hash `json:"-"`
 	// UpToDate: the destination stood for it already, and nothing was sent.
-	UpToDate bool
+	UpToDate bool `json:"up_to_date"`
 	// Uploaded, Mounted and Existing are the blobs, config included, that were
 	// sent, that the registry took from another of its repositories, and that
 	// were there.
-	Uploaded, Mounted, Existing Count
+	Uploaded Count `json:"uploaded"`
+	Mounted  Count `json:"mounted"`
+	Existing Count `json:"existing"`
 	// Refused is how many of the source's layers the registry did not mount and
 	// had to be uploaded. A registry may do so if the account cannot pull from
 	// the repository they are in.
-	Refused int
+	Refused int `json:"mounts_refused"`
 }
 
 // A Count is a number of blobs and of their bytes.
 type Count struct {
-	Blobs int
-	Bytes int64
+	Blobs int   `json:"blobs"`
+	Bytes int64 `json:"bytes"`
 }
 
 func (c *Count) add(bytes int64) {

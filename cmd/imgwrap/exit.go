@@ -1,0 +1,87 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/sirupsen/logrus"
+
+	"github.com/imgwrap/imgwrap/image"
+	"github.com/imgwrap/imgwrap/image/instrument"
+	"github.com/imgwrap/imgwrap/image/python"
+	"github.com/imgwrap/imgwrap/image/registry"
+	"github.com/imgwrap/imgwrap/layer/catalog"
+)
+
+// Exit codes, documented in the help of the root command.
+const (
+	exitOK      = 0
+	exitFailed  = 1
+	exitUsage   = 2
+	exitRefused = 3
+)
+
+// usageError is a command line that makes no sense.
+type usageError struct{ problem, remedy string }
+
+func (e *usageError) Error() string { return e.problem }
+func (e *usageError) Hint() string  { return e.remedy }
+
+// exitCode is the one place that maps errors to exit codes.
+func exitCode(err error) int {
+	var (
+		usage           *usageError
+		imageUsage      *image.UsageError
+		reference       *registry.UsageError
+		release         *catalog.UnknownReleaseError
+		instrumentation *instrument.UnknownInstrumentationError
+		setting         *image.SettingError
+
+		noRelease   *instrument.NoReleaseError
+		noPython    *python.NoPythonError
+		ambiguous   *python.AmbiguousError
+		unsupported *registry.UnsupportedError
+		refused     *image.RefusedError
+	)
+	switch {
+	case errors.As(err, &setting) && setting.Origin == image.OriginImage:
+		return exitRefused
+	case errors.As(err, &usage), errors.As(err, &imageUsage), errors.As(err, &reference),
+		errors.As(err, &release), errors.As(err, &instrumentation), errors.As(err, &setting):
+		return exitUsage
+	case errors.As(err, &noRelease), errors.As(err, &noPython), errors.As(err, &ambiguous),
+		errors.As(err, &unsupported), errors.As(err, &refused):
+		return exitRefused
+	}
+	return exitFailed
+}
+
+// report prints an error as one line, with what to do about it in a second
+// one where that is known, and returns the exit code.
+func report(w io.Writer, ctx context.Context, err error) int {
+	if ctx.Err() != nil {
+		fmt.Fprintln(w, "imgwrap: error: interrupted; no tag was written")
+		return exitFailed
+	}
+	fmt.Fprintln(w, "imgwrap: error:", err)
+	var hint interface{ Hint() string }
+	if errors.As(err, &hint) && hint.Hint() != "" {
+		fmt.Fprintln(w, "imgwrap: hint:", hint.Hint())
+	}
+	return exitCode(err)
+}
+
+// lineFormatter prints log entries the way errors are printed.
+type lineFormatter struct{}
+
+// Format implements logrus.Formatter.
+func (lineFormatter) Format(e *logrus.Entry) ([]byte, error) {
+	level := ""
+	if e.Level != logrus.InfoLevel {
+		level = e.Level.String() + ": "
+	}
+	return []byte("imgwrap: " + level + strings.TrimRight(e.Message, "\n") + "\n"), nil
+}

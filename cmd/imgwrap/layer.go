@@ -1,0 +1,142 @@
+package main
+
+import (
+	"fmt"
+	"path/filepath"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"github.com/imgwrap/imgwrap/layer"
+	"github.com/imgwrap/imgwrap/layer/bundle"
+	"github.com/imgwrap/imgwrap/layer/catalog"
+	"github.com/imgwrap/imgwrap/layer/wheel"
+)
+
+func (a *app) layerCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "layer",
+		Short: "Show and build the OpenTelemetry bundle layers",
+		Args:  cobra.NoArgs,
+		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	output := "text"
+	list := &cobra.Command{
+		Use:   "list",
+		Short: "List the releases of the catalog and which bundles are in the cache",
+		Args:  noArgs,
+		RunE:  func(*cobra.Command, []string) error { return a.listLayers(output) },
+	}
+	list.Flags().StringVarP(&output, "output", "o", output, "text or json")
+	build := &cobra.Command{
+		Use:   "build [RELEASE...]",
+		Short: "Build the bundles of these releases (default: all) into the cache",
+		RunE:  a.buildLayers,
+	}
+	cmd.AddCommand(list, build)
+	return cmd
+}
+
+// builder makes bundles in the cache directory from the user's package index.
+func (a *app) builder() (*bundle.Builder, error) {
+	dir, err := a.cache()
+	if err != nil {
+		return nil, err
+	}
+	return &bundle.Builder{
+		Cache: &layer.Cache{Dir: filepath.Join(dir, "layers")},
+		Wheels: &wheel.Fetcher{
+			CacheDir: filepath.Join(dir, "wheels"),
+			Index:    a.getenv("PIP_INDEX_URL"),
+			Offline:  a.offline,
+			Jobs:     a.jobs,
+		},
+	}, nil
+}
+
+// listedLayer is a line of imgwrap layer list.
+type listedLayer struct {
+	Release          string `json:"release"`
+	Python           string `json:"python"`
+	Instrumentations int    `json:"instrumentations"`
+	Digest           string `json:"digest"`
+	Size             int64  `json:"size"`
+	Cached           bool   `json:"cached"`
+}
+
+func (a *app) listLayers(output string) error {
+	c, err := a.catalog()
+	if err != nil {
+		return err
+	}
+	builder, err := a.builder()
+	if err != nil {
+		return err
+	}
+	lines := []listedLayer{}
+	for _, r := range c.Releases {
+		lines = append(lines, listedLayer{
+			Release:          r.String(),
+			Python:           r.Python.Min + " to " + r.Python.Max,
+			Instrumentations: len(r.Instrumentations),
+			Digest:           r.Layer.Digest,
+			Size:             r.Layer.Size,
+			Cached:           builder.Cached(r),
+		})
+	}
+	switch output {
+	case "json":
+		return writeJSON(a.out, lines)
+	case "text":
+	default:
+		return &usageError{fmt.Sprintf("unknown output %q", output), "use -o text or -o json"}
+	}
+	t := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "RELEASE\tPYTHON\tINSTRUMENTATIONS\tSIZE\tCACHED\tDIGEST")
+	for _, l := range lines {
+		cached := "no"
+		if l.Cached {
+			cached = "yes"
+		}
+		fmt.Fprintf(t, "%s\t%s\t%d\t%s\t%s\t%s\n", l.Release, l.Python, l.Instrumentations, size(l.Size), cached, l.Digest)
+	}
+	return t.Flush()
+}
+
+func (a *app) buildLayers(cmd *cobra.Command, names []string) error {
+	c, err := a.catalog()
+	if err != nil {
+		return err
+	}
+	builder, err := a.builder()
+	if err != nil {
+		return err
+	}
+	releases := c.Releases
+	if len(names) > 0 {
+		releases = nil
+		for _, name := range names {
+			r, err := c.Find(name)
+			if err != nil {
+				return err
+			}
+			releases = append(releases, r)
+		}
+	}
+	for _, r := range releases {
+		l, err := builder.Bundle(cmd.Context(), r)
+		if err != nil {
+			return err
+		}
+		if err := printLayer(a, r, l); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func printLayer(a *app, r *catalog.Release, l *layer.Layer) error {
+	info := l.Info()
+	_, err := fmt.Fprintf(a.out, "%s %s %s\n", r, info.Digest, size(info.Size))
+	return err
+}

@@ -1,0 +1,149 @@
+package main
+
+import (
+	"context"
+	"io"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+
+	"github.com/sirupsen/logrus"
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"github.com/imgwrap/imgwrap/layer/catalog"
+)
+
+// streams is what the command shares with the outside. Results go to out,
+// everything else to err.
+type streams struct {
+	out, err io.Writer
+	getenv   func(string) string
+}
+
+// version is set by the linker for releases.
+var version = ""
+
+// imgwrapVersion is the version that goes into labels: the linker's, else the
+// module's when installed with go install, else "devel".
+func imgwrapVersion() string {
+	if version != "" {
+		return version
+	}
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" && info.Main.Version != "(devel)" {
+		return info.Main.Version
+	}
+	return "devel"
+}
+
+// app is what the commands of one invocation have in common.
+type app struct {
+	streams
+	log      *logrus.Logger
+	catalog  func() (*catalog.Catalog, error)
+	verbose  bool
+	cacheDir string
+	offline  bool
+	insecure bool
+	jobs     int
+}
+
+// run executes one command line and returns its exit code.
+func run(ctx context.Context, args []string, s streams, releases func() (*catalog.Catalog, error)) int {
+	a := &app{streams: s, log: logrus.New(), catalog: releases}
+	a.log.SetOutput(s.err)
+	a.log.SetFormatter(lineFormatter{})
+	root := a.root()
+	root.SetArgs(args)
+	root.SetOut(s.out)
+	root.SetErr(s.err)
+	if err := root.ExecuteContext(ctx); err != nil {
+		return report(s.err, ctx, err)
+	}
+	return exitOK
+}
+
+func (a *app) root() *cobra.Command {
+	opts := &wrapFlags{}
+	root := &cobra.Command{
+		Use:   "imgwrap IMAGE",
+		Short: "Add OpenTelemetry auto-instrumentation to an existing Python container image",
+		Long: `imgwrap adds OpenTelemetry auto-instrumentation to an existing Python container
+image, without its source, without a container engine and without running it.
+
+It looks into the image, chooses the OpenTelemetry release and instrumentations
+that fit what is there, appends them as layers behind the app's own packages,
+and pushes the result as IMAGE's tag with "-otel". The only line on standard
+output is the wrapped image, repository@digest.
+
+Exit codes: 0 done or nothing to do, 1 failed (registry, network, disk), 2 usage,
+3 refused (no Python, conflict, unsupported image), 4 a check did not hold,
+5 part of many images failed.`,
+		Example: `  imgwrap registry.example.com/app:1.0 --endpoint http://collector:4318
+  imgwrap plan registry.example.com/app:1.0`,
+		Args:          exactly(1, "imgwrap IMAGE"),
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		RunE:          func(cmd *cobra.Command, args []string) error { return a.wrap(cmd, args[0], opts) },
+		PersistentPreRun: func(*cobra.Command, []string) {
+			if a.verbose {
+				a.log.SetLevel(logrus.DebugLevel)
+			}
+		},
+	}
+	opts.register(root)
+	flags := root.PersistentFlags()
+	flags.BoolVarP(&a.verbose, "verbose", "v", false, "log every step")
+	flags.StringVar(&a.cacheDir, "cache-dir", "", "directory for bundles and wheels (default: the user's cache directory, or $IMGWRAP_CACHE_DIR)")
+	flags.BoolVar(&a.offline, "offline", false, "use no package index: bundles must be in the cache or the registry")
+	flags.BoolVar(&a.insecure, "insecure", false, "allow registries over plain HTTP or with unknown certificates")
+	flags.IntVar(&a.jobs, "jobs", 4, "how many layers are read or pushed at the same time")
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error {
+		return &usageError{err.Error(), "see imgwrap --help"}
+	})
+	root.AddCommand(a.wrapCommand(), a.planCommand(), a.layerCommand(), a.versionCommand())
+	root.CompletionOptions.HiddenDefaultCmd = false
+	return root
+}
+
+// noArgs is cobra.NoArgs as a usage error.
+func noArgs(_ *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return &usageError{"unexpected argument " + args[0], "see imgwrap --help"}
+	}
+	return nil
+}
+
+// exactly is cobra.ExactArgs with an error that says what is wanted.
+func exactly(n int, usage string) cobra.PositionalArgs {
+	return func(_ *cobra.Command, args []string) error {
+		switch {
+		case len(args) < n:
+			return &usageError{"no image given", "usage: " + usage}
+		case len(args) > n:
+			return &usageError{"unexpected argument " + args[n], "usage: " + usage}
+		}
+		return nil
+	}
+}
+
+// cache returns the directory for what imgwrap keeps between runs.
+func (a *app) cache() (string, error) {
+	if a.cacheDir != "" {
+		return a.cacheDir, nil
+	}
+	if dir := a.getenv("IMGWRAP_CACHE_DIR"); dir != "" {
+		return dir, nil
+	}
+	dir, err := os.UserCacheDir()
+	if err != nil {
+		return "", &usageError{"no cache directory: " + err.Error(), "give one with --cache-dir"}
+	}
+	return filepath.Join(dir, "imgwrap"), nil
+}
+
+// terminal says whether progress bars make sense.
+func (a *app) terminal() bool {
+	f, ok := a.err.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
+}

@@ -1,0 +1,190 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"strconv"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/imgwrap/imgwrap/image"
+	"github.com/imgwrap/imgwrap/image/registry"
+)
+
+// wrapFlags are the flags of wrap and plan.
+type wrapFlags struct {
+	options        image.Options
+	logCorrelation bool
+	dryRun         bool
+	output         string
+	report         string
+}
+
+func (f *wrapFlags) register(cmd *cobra.Command) {
+	flags := cmd.Flags()
+	o := &f.options
+	flags.StringVarP(&o.Destination.Tag, "tag", "t", "", `destination: a tag, a whole reference, or a template such as '{{.Repository}}-otel:{{.Tag}}' (default: the source's tag and "-otel")`)
+	flags.BoolVar(&o.Destination.InPlace, "in-place", false, "move the source's own tag to the wrapped image")
+	flags.StringVar(&o.Python, "python", "", "path of the app's interpreter in the image, where the entry command does not tell")
+	flags.StringVar(&o.Instrument.Release, "release", "", "OpenTelemetry release, 1.27.0 or 0.48b0 (default: the newest that fits)")
+	flags.StringSliceVar(&o.Instrument.Instrument, "instrument", nil, "instrumentations to add to those that are found")
+	flags.StringSliceVar(&o.Instrument.Without, "without", nil, "instrumentations to leave out")
+
+	s := &o.Settings
+	flags.StringVar(&s.Endpoint, "endpoint", "", "OTEL_EXPORTER_OTLP_ENDPOINT, such as http://collector:4318")
+	flags.StringVar(&s.Protocol, "protocol", "", "OTEL_EXPORTER_OTLP_PROTOCOL (default: http/protobuf)")
+	flags.StringVar(&s.TracesExporter, "traces-exporter", "", "OTEL_TRACES_EXPORTER (default: otlp)")
+	flags.StringVar(&s.MetricsExporter, "metrics-exporter", "", "OTEL_METRICS_EXPORTER (default: none)")
+	flags.StringVar(&s.LogsExporter, "logs-exporter", "", "OTEL_LOGS_EXPORTER (default: none)")
+	flags.StringVar(&s.ServiceName, "service-name", "", "OTEL_SERVICE_NAME (default: the repository's last component)")
+	flags.StringVar(&s.Application, "application", "", "application=… in OTEL_RESOURCE_ATTRIBUTES")
+	flags.StringArrayVar(&s.ResourceAttributes, "resource-attribute", nil, "KEY=VALUE in OTEL_RESOURCE_ATTRIBUTES (repeatable)")
+	flags.StringVar(&s.Propagators, "propagators", "", "OTEL_PROPAGATORS: b3, jaeger, xray, ottrace (with W3C behind it) or a list")
+	flags.BoolVar(&f.logCorrelation, "log-correlation", false, "OTEL_PYTHON_LOG_CORRELATION: trace and span IDs in the app's log lines")
+
+	flags.BoolVar(&f.dryRun, "dry-run", false, "print the plan, write nothing")
+	flags.StringVarP(&f.output, "output", "o", "text", "text or json")
+	flags.StringVar(&f.report, "report", "", "write the report as JSON to this file as well")
+}
+
+// resolve completes the options from the flags and the environment.
+func (f *wrapFlags) resolve(cmd *cobra.Command, getenv func(string) string) (image.Options, error) {
+	if f.output != "text" && f.output != "json" {
+		return image.Options{}, &usageError{fmt.Sprintf("unknown output %q", f.output), "use -o text or -o json"}
+	}
+	o := f.options
+	o.Version = imgwrapVersion()
+	if cmd.Flags().Changed("log-correlation") {
+		o.Settings.LogCorrelation = strconv.FormatBool(f.logCorrelation)
+	}
+	// https://reproducible-builds.org/specs/source-date-epoch/
+	if epoch := getenv("SOURCE_DATE_EPOCH"); epoch != "" {
+		seconds, err := strconv.ParseInt(epoch, 10, 64)
+		if err != nil || seconds <= 0 {
+			return image.Options{}, &usageError{fmt.Sprintf("SOURCE_DATE_EPOCH=%s is not a number of seconds after 1970", epoch), "unset it, or set it to the output of date +%s"}
+		}
+		o.Created = time.Unix(seconds, 0).UTC()
+	}
+	return o, nil
+}
+
+func (a *app) wrapCommand() *cobra.Command {
+	flags := &wrapFlags{}
+	cmd := &cobra.Command{
+		Use:   "wrap IMAGE",
+		Short: "Wrap an image (the same as imgwrap IMAGE)",
+		Args:  exactly(1, "imgwrap wrap IMAGE"),
+		RunE:  func(cmd *cobra.Command, args []string) error { return a.wrap(cmd, args[0], flags) },
+	}
+	flags.register(cmd)
+	return cmd
+}
+
+func (a *app) planCommand() *cobra.Command {
+	flags := &wrapFlags{}
+	cmd := &cobra.Command{
+		Use:   "plan IMAGE",
+		Short: "Explain what wrapping an image would change, and why; write nothing",
+		Args:  exactly(1, "imgwrap plan IMAGE"),
+		RunE:  func(cmd *cobra.Command, args []string) error { flags.dryRun = true; return a.wrap(cmd, args[0], flags) },
+	}
+	flags.register(cmd)
+	return cmd
+}
+
+func (a *app) wrap(cmd *cobra.Command, ref string, flags *wrapFlags) error {
+	opts, err := flags.resolve(cmd, a.getenv)
+	if err != nil {
+		return err
+	}
+	w, done, err := a.wrapper()
+	if err != nil {
+		return err
+	}
+	if flags.dryRun {
+		plan, err := w.Plan(cmd.Context(), ref, opts)
+		done()
+		if err != nil {
+			return err
+		}
+		if err := flags.save(plan); err != nil {
+			return err
+		}
+		if flags.output == "json" {
+			return writeJSON(a.out, plan)
+		}
+		return writePlan(a.out, plan)
+	}
+	report, err := w.Wrap(cmd.Context(), ref, opts)
+	done()
+	if err != nil {
+		return err
+	}
+	a.summarise(report)
+	if err := flags.save(report); err != nil {
+		return err
+	}
+	if flags.output == "json" {
+		return writeJSON(a.out, report)
+	}
+	_, err = fmt.Fprintln(a.out, report.Name())
+	return err
+}
+
+// save writes the report file, if one is wanted.
+func (f *wrapFlags) save(v any) error {
+	if f.report == "" {
+		return nil
+	}
+	var b bytes.Buffer
+	if err := writeJSON(&b, v); err != nil {
+		return fmt.Errorf("writing report: %w", err)
+	}
+	if err := os.WriteFile(f.report, b.Bytes(), 0o644); err != nil { //nolint:gosec // a report is for others to read
+		return fmt.Errorf("writing report: %w", err)
+	}
+	return nil
+}
+
+// summarise says on standard error what people look at first.
+func (a *app) summarise(r *image.Report) {
+	for _, w := range r.Plan.Warnings {
+		a.log.Warn(w)
+	}
+	a.log.Infof("OpenTelemetry %s/%s, %d instrumentations, Python %s at %s", r.Plan.Release.Version, r.Plan.Release.Contrib,
+		len(r.Plan.Instrumentations), r.Plan.Interpreter.Version, r.Plan.Interpreter.Path)
+	if r.Push.UpToDate {
+		a.log.Infof("%s is already up to date", r.Image)
+		return
+	}
+	a.log.Infof("pushed %s: %s", r.Image, traffic(r.Push))
+}
+
+func traffic(p registry.Report) string {
+	return fmt.Sprintf("%d blobs uploaded (%s), %d mounted, %d there before", p.Uploaded.Blobs, size(p.Uploaded.Bytes), p.Mounted.Blobs, p.Existing.Blobs)
+}
+
+// wrapper makes what the use cases work with; done ends the progress bars.
+func (a *app) wrapper() (w *image.Wrapper, done func(), err error) {
+	c, err := a.catalog()
+	if err != nil {
+		return nil, nil, err
+	}
+	if a.jobs < 1 {
+		return nil, nil, &usageError{fmt.Sprintf("--jobs %d", a.jobs), "give a number from 1 on"}
+	}
+	builder, err := a.builder()
+	if err != nil {
+		return nil, nil, err
+	}
+	client := registry.New(registry.Options{Insecure: a.insecure, Jobs: a.jobs, UserAgent: "imgwrap/" + imgwrapVersion()})
+	w = &image.Wrapper{Registry: client, Catalog: c, Bundles: builder, Jobs: a.jobs}
+	if !a.terminal() {
+		return w, func() {}, nil
+	}
+	bars := newBars(a.err)
+	w.Progress = bars
+	return w, bars.wait, nil
+}

@@ -1,0 +1,92 @@
+package image
+
+import (
+	"fmt"
+	"strings"
+	"text/template"
+
+	"github.com/google/go-containerregistry/pkg/name"
+)
+
+// DefaultSuffix is what the wrapped image's tag has more than the source's.
+const DefaultSuffix = "-otel"
+
+// Destination says where the wrapped image goes.
+type Destination struct {
+	// Tag is a tag in the source's repository, a whole reference, or a
+	// template of either with the fields .Repository (with its registry),
+	// .Tag and .Digest of the source. Empty: the source's tag and
+	// [DefaultSuffix].
+	Tag string
+	// InPlace moves the source's own tag to the wrapped image.
+	InPlace bool
+}
+
+// UsageError is a request that makes no sense as it stands.
+type UsageError struct {
+	Problem string
+	Remedy  string
+}
+
+func (e *UsageError) Error() string { return e.Problem }
+
+// Hint says how to ask instead.
+func (e *UsageError) Hint() string { return e.Remedy }
+
+// resolve returns the tag that will name the wrapped image. The source's own
+// tag is only ever returned if it was asked for with InPlace, or if rewrap
+// says that this tag holds a wrapped image already.
+func (d Destination) resolve(source name.Reference, digest string, rewrap bool, opts ...name.Option) (name.Tag, error) {
+	repository := source.Context()
+	tag, tagged := source.(name.Tag)
+	if d.InPlace || (rewrap && d.Tag == "") {
+		switch {
+		case d.Tag != "":
+			return name.Tag{}, &UsageError{"--tag and --in-place exclude each other", "leave one of them out"}
+		case !tagged:
+			return name.Tag{}, &UsageError{fmt.Sprintf("%s has no tag to move", source), "name the image by its tag, or give --tag"}
+		}
+		return tag, nil
+	}
+	if d.Tag == "" {
+		if !tagged {
+			return name.Tag{}, &UsageError{fmt.Sprintf("%s is named by digest, the wrapped image needs a tag", source), "give one with --tag"}
+		}
+		return repository.Tag(tag.TagStr() + DefaultSuffix), nil
+	}
+	to, err := expand(d.Tag, repository.Name(), tag.TagStr(), digest)
+	if err != nil {
+		return name.Tag{}, err
+	}
+	var dst name.Tag
+	if strings.ContainsAny(to, ":/") {
+		dst, err = name.NewTag(to, append(opts, name.StrictValidation)...)
+	} else {
+		dst, err = name.NewTag(repository.Name()+":"+to, opts...)
+	}
+	if err != nil {
+		return name.Tag{}, &UsageError{fmt.Sprintf("destination %q: %v", to, err), "give a tag, or a whole reference such as registry/app:tag"}
+	}
+	if tagged && dst.Name() == tag.Name() {
+		return name.Tag{}, &UsageError{fmt.Sprintf("%s would overwrite the source", dst), "give another --tag, or --in-place if that is what you want"}
+	}
+	return dst, nil
+}
+
+func expand(text, repository, tag, digest string) (string, error) {
+	if !strings.Contains(text, "{{") {
+		return text, nil
+	}
+	fail := func(err error) (string, error) {
+		return "", &UsageError{fmt.Sprintf("destination template %q: %v", text, err), "its fields are .Repository, .Tag and .Digest"}
+	}
+	t, err := template.New("tag").Option("missingkey=error").Parse(text)
+	if err != nil {
+		return fail(err)
+	}
+	var b strings.Builder
+	if err := t.Execute(&b, struct{ Repository, Tag, Digest string }{repository, tag, digest}); err != nil {
+		return fail(err)
+	}
+	return b.String(), nil
+}

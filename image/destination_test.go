@@ -1,0 +1,55 @@
+package image
+
+import (
+	"errors"
+	"testing"
+
+	"github.com/google/go-containerregistry/pkg/name"
+)
+
+func TestDestination(t *testing.T) {
+	const digest = "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+	for _, tt := range []struct {
+		source string
+		to     Destination
+		rewrap bool
+		want   string // "" for a UsageError
+	}{
+		{source: "reg.io/shop/app:1.0", want: "reg.io/shop/app:1.0-otel"},
+		{source: "reg.io/app", want: "reg.io/app:latest-otel"},
+		{source: "localhost:5000/app:1.0", to: Destination{Tag: "traced"}, want: "localhost:5000/app:traced"},
+		{source: "reg.io/app:1.0", to: Destination{Tag: "other.io/app:1.0"}, want: "other.io/app:1.0"},
+		{source: "reg.io/app:1.0", to: Destination{Tag: "{{.Repository}}-otel:{{.Tag}}"}, want: "reg.io/app-otel:1.0"},
+		{source: "reg.io/app:1.0", to: Destination{Tag: "{{.Tag}}.otel"}, want: "reg.io/app:1.0.otel"},
+		{source: "reg.io/app:1.0", to: Destination{InPlace: true}, want: "reg.io/app:1.0"},
+		{source: "reg.io/app:1.0-otel", rewrap: true, want: "reg.io/app:1.0-otel"},
+		{source: "reg.io/app:1.0-otel", rewrap: true, to: Destination{Tag: "new"}, want: "reg.io/app:new"},
+		{source: "reg.io/app@" + digest, to: Destination{Tag: "traced"}, want: "reg.io/app:traced"},
+
+		{source: "reg.io/app@" + digest},
+		{source: "reg.io/app@" + digest, to: Destination{InPlace: true}},
+		{source: "reg.io/app:1.0", to: Destination{Tag: "1.0"}},
+		{source: "reg.io/app:1.0", to: Destination{Tag: "reg.io/app:1.0"}},
+		{source: "reg.io/app:1.0", to: Destination{Tag: "x", InPlace: true}},
+		{source: "reg.io/app:1.0", to: Destination{Tag: "no good"}},
+		{source: "reg.io/app:1.0", to: Destination{Tag: "reg.io/app@" + digest}},
+		{source: "reg.io/app:1.0", to: Destination{Tag: "{{.Nothing}}"}},
+		{source: "reg.io/app:1.0", to: Destination{Tag: "{{"}},
+	} {
+		ref, err := name.ParseReference(tt.source)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := tt.to.resolve(ref, digest, tt.rewrap)
+		if tt.want == "" {
+			var usage *UsageError
+			if !errors.As(err, &usage) || usage.Hint() == "" {
+				t.Errorf("%s to %+v: got %v, %v, want a UsageError with a hint", tt.source, tt.to, got, err)
+			}
+			continue
+		}
+		if err != nil || got.Name() != tt.want {
+			t.Errorf("%s to %+v: got %v, %v, want %s", tt.source, tt.to, got, err, tt.want)
+		}
+	}
+}

@@ -1,0 +1,483 @@
+// Package instrument decides which OpenTelemetry release and which of its
+// instrumentations fit a Python environment.
+//
+// It is pure: what the image holds and what the catalog offers come in, a
+// [Choice] with a reason for every decision comes out. Nothing is read,
+// fetched or run here.
+//
+// The rule is that no new conflict may appear. For every requirement of every
+// distribution that imgwrap adds, the version that the wrapped image would
+// import (the app's own if it ships that distribution, else the bundle's) has
+// to satisfy it, with environment markers (PEP 508) and version specifiers
+// (PEP 440) applied. Requirements of the core (API, SDK, distro, exporter,
+// propagators) rule a release out; an instrumentation whose own requirements
+// do not hold is left out alone.
+package instrument
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/imgwrap/imgwrap/layer/catalog"
+	"github.com/imgwrap/imgwrap/layer/pep440"
+	"github.com/imgwrap/imgwrap/layer/pep508"
+)
+
+// Distribution is a package that the image's interpreter finds on its path.
+type Distribution struct {
+	Name    string // as its metadata spells it
+	Version string
+}
+
+// Environment is what the choice depends on.
+type Environment struct {
+	Python  string // version of the interpreter, "3.11" or "3.11.2"
+	Machine string // platform.machine() of the image, "x86_64" or "aarch64"
+
+	// Distributions are those the interpreter imports, each name once.
+	Distributions []Distribution
+
+	// Excluded are instrumentations that must not load in this image, by entry
+	// point name, with the reason: upstream's Django instrumentation without a
+	// settings module, for example, makes the app answer 500.
+	Excluded map[string]string
+}
+
+// Options are what the user asked for.
+type Options struct {
+	Release    string   // only this release, "" for the newest that fits
+	Instrument []string // these, whether their library is found or not
+	Without    []string // never these
+}
+
+// Choice is a release and what of it takes effect in the image.
+type Choice struct {
+	Release *catalog.Release
+	Reason  string
+	Refused []Refusal // newer releases that do not fit, newest first
+
+	Selected []Selection // sorted by name
+	LeftOut  []LeftOut   // sorted by name
+
+	// Added are the bundle's distributions that the image will import.
+	Added []catalog.Distribution
+	// Hidden are the bundle's distributions that take no effect, because the
+	// app ships its own or nothing selected needs them: their metadata must
+	// not be seen in the image.
+	Hidden []catalog.Distribution
+}
+
+// Selection is an instrumentation that will load.
+type Selection struct {
+	catalog.Instrumentation
+	Library string // the installed distribution that asks for it, "Flask 3.0.3"
+	Reason  string
+}
+
+// LeftOut is an instrumentation whose library is there, or which is always on
+// or was asked for, and which all the same does not load.
+type LeftOut struct {
+	Name   string
+	Reason string
+}
+
+// Conflict is a requirement that would not hold in the wrapped image.
+type Conflict struct {
+	By          string // who asks, "opentelemetry-proto 1.45.1"
+	Requirement string // what for, "protobuf<8.0,>=5.0"
+	Name        string // of whom, normalised (PEP 503)
+	Found       string // the version the image would import, "" if there is none
+}
+
+func (c Conflict) String() string {
+	if c.Found == "" {
+		return fmt.Sprintf("%s requires %s, which the image does not have", c.By, c.Requirement)
+	}
+	return fmt.Sprintf("%s requires %s, the image has %s %s", c.By, c.Requirement, c.Name, c.Found)
+}
+
+// Refusal is a release that does not fit, with everything that speaks against
+// it.
+type Refusal struct {
+	Release   *catalog.Release
+	Python    string // set when the image's Python is not one it serves
+	Conflicts []Conflict
+}
+
+func (r Refusal) String() string {
+	if r.Python != "" {
+		return r.Python
+	}
+	reasons := make([]string, len(r.Conflicts))
+	for i, c := range r.Conflicts {
+		reasons[i] = c.String()
+	}
+	return strings.Join(reasons, "; ")
+}
+
+// NoReleaseError says that no release fits the image; wrapping it would break
+// something.
+type NoReleaseError struct {
+	Refused []Refusal
+}
+
+func (e *NoReleaseError) Error() string {
+	if len(e.Refused) == 1 {
+		return fmt.Sprintf("OpenTelemetry %s does not fit: %s", e.Refused[0].Release, e.Refused[0])
+	}
+	lines := make([]string, len(e.Refused))
+	for i, r := range e.Refused {
+		lines[i] = fmt.Sprintf("  %s: %s", r.Release, r)
+	}
+	return "no OpenTelemetry release fits:\n" + strings.Join(lines, "\n")
+}
+
+// Hint names the release that is nearest to fitting and what it would take.
+func (e *NoReleaseError) Hint() string {
+	nearest, fewest := Refusal{}, 0
+	for _, r := range e.Refused {
+		if r.Python != "" {
+			continue
+		}
+		names := map[string]bool{}
+		for _, c := range r.Conflicts {
+			names[c.Name] = true
+		}
+		if fewest == 0 || len(names) < fewest {
+			nearest, fewest = r, len(names)
+		}
+	}
+	if fewest == 0 {
+		return "an image with a Python that a release serves can be wrapped; `imgwrap layer list` shows which"
+	}
+	var wants []string
+	for _, c := range nearest.Conflicts {
+		if !slices.Contains(wants, c.Requirement) {
+			wants = append(wants, c.Requirement)
+		}
+	}
+	return fmt.Sprintf("an image with %s could be wrapped with %s", strings.Join(wants, " and "), nearest.Release)
+}
+
+// UnknownInstrumentationError names an instrumentation that was asked for and
+// that the chosen release does not have.
+type UnknownInstrumentationError struct {
+	Name    string
+	Release *catalog.Release
+}
+
+func (e *UnknownInstrumentationError) Error() string {
+	return fmt.Sprintf("OpenTelemetry %s has no instrumentation named %q", e.Release, e.Name)
+}
+
+// Hint lists the names there are.
+func (e *UnknownInstrumentationError) Hint() string {
+	var names []string
+	for _, i := range e.Release.Instrumentations {
+		names = append(names, i.Name)
+	}
+	return "it has " + strings.Join(names, ", ")
+}
+
+// Choose picks the newest release of the catalog without a conflict and the
+// instrumentations that the environment's distributions ask for.
+//
+// Errors are a [*catalog.UnknownReleaseError] or an
+// [*UnknownInstrumentationError] for names that do not exist, and a
+// [*NoReleaseError] if nothing fits.
+func Choose(c *catalog.Catalog, env Environment, opts Options) (*Choice, error) {
+	candidates := c.Releases
+	if opts.Release != "" {
+		r, err := c.Find(opts.Release)
+		if err != nil {
+			return nil, err
+		}
+		candidates = []*catalog.Release{r}
+	}
+	var refused []Refusal
+	for _, r := range candidates {
+		v, err := newView(r, env)
+		if err != nil {
+			return nil, err
+		}
+		if refusal, ok := v.core(); !ok {
+			refused = append(refused, refusal)
+			continue
+		}
+		choice, err := v.choose(opts)
+		if err != nil {
+			return nil, err
+		}
+		choice.Refused = refused
+		choice.Reason = "newest release without a conflict"
+		if opts.Release != "" {
+			choice.Reason = "asked for, no conflict"
+		}
+		return choice, nil
+	}
+	return nil, &NoReleaseError{Refused: refused}
+}
+
+// installed is one distribution of the image as the rules need it.
+type installed struct {
+	Distribution
+	version pep440.Version
+	known   bool // whether version could be parsed
+}
+
+// view is one release as seen from one environment.
+type view struct {
+	release *catalog.Release
+	env     Environment
+	markers pep508.Environment
+	image   map[string]installed            // by normalised name
+	bundle  map[string]catalog.Distribution // by normalised name
+	needed  map[string]bool                 // the bundle's distributions that take effect
+}
+
+func newView(r *catalog.Release, env Environment) (*view, error) {
+	v := &view{
+		release: r,
+		env:     env,
+		markers: pep508.Linux(env.Python, env.Machine),
+		image:   make(map[string]installed, len(env.Distributions)),
+		bundle:  make(map[string]catalog.Distribution, len(r.Distributions)),
+		needed:  map[string]bool{},
+	}
+	for _, d := range env.Distributions {
+		name := pep508.Normalize(d.Name)
+		if _, ok := v.image[name]; ok {
+			continue // the first on sys.path is the one that is imported
+		}
+		version, err := pep440.Parse(d.Version)
+		v.image[name] = installed{Distribution: d, version: version, known: err == nil}
+	}
+	for _, d := range r.Distributions {
+		v.bundle[pep508.Normalize(d.Name)] = d
+	}
+	return v, nil
+}
+
+// coreDistributions are what an image needs to send traces at all, besides
+// the propagators.
+var coreDistributions = [...]string{"opentelemetry-distro", "opentelemetry-exporter-otlp-proto-http"}
+
+const propagatorPrefix = "opentelemetry-propagator-"
+
+// core checks Python's version and the requirements of everything but the
+// instrumentations.
+func (v *view) core() (Refusal, bool) {
+	refusal := Refusal{Release: v.release}
+	if python, err := pep440.Parse(v.env.Python); err == nil {
+		if lowest, err := pep440.Parse(v.release.Python.Min); err == nil && python.Compare(lowest) < 0 {
+			refusal.Python = fmt.Sprintf("it needs Python %s or newer, the image has %s", v.release.Python.Min, v.env.Python)
+			return refusal, false
+		}
+	}
+	roots := coreDistributions[:]
+	for name := range v.bundle {
+		if strings.HasPrefix(name, propagatorPrefix) {
+			roots = append(slices.Clip(roots), name)
+		}
+	}
+	slices.Sort(roots[len(coreDistributions):])
+	var w walk
+	for _, root := range roots {
+		w.visit(v, root, nil)
+	}
+	refusal.Conflicts = w.conflicts
+	if len(w.conflicts) > 0 {
+		return refusal, false
+	}
+	v.need(w)
+	return refusal, true
+}
+
+// need marks what a walk reached as taking effect in the image.
+func (v *view) need(w walk) {
+	for name := range w.reached {
+		v.needed[name] = true
+	}
+}
+
+// walk follows the requirements of distributions of the bundle.
+type walk struct {
+	reached   map[string]bool // the bundle's distributions, by normalised name
+	visited   map[string]bool // the same with the extras they were reached with
+	conflicts []Conflict
+}
+
+// visit follows one distribution's requirements and notes those that do not
+// hold. Distributions of the app end the walk: what they require is the app's
+// own business and was so before.
+func (w *walk) visit(v *view, name string, extras []string) {
+	if _, ok := v.image[name]; ok {
+		return
+	}
+	d, ok := v.bundle[name]
+	key := name + "[" + strings.Join(extras, ",") + "]"
+	if !ok || w.visited[key] {
+		return
+	}
+	if w.visited == nil {
+		w.visited, w.reached = map[string]bool{}, map[string]bool{}
+	}
+	w.visited[key], w.reached[name] = true, true
+	by := d.Name + " " + d.Version
+	for _, line := range d.Requires {
+		req, err := pep508.Parse(line)
+		if err != nil {
+			w.conflicts = append(w.conflicts, Conflict{By: by, Requirement: line, Name: line})
+			continue
+		}
+		if !req.Applies(v.markers, extras...) {
+			continue
+		}
+		required := pep508.Normalize(req.Name)
+		if c, ok := v.check(by, req, required); !ok {
+			w.conflicts = append(w.conflicts, c)
+			continue
+		}
+		w.visit(v, required, req.Extras)
+	}
+}
+
+// check says whether the version that the image would import satisfies a
+// requirement. A version that is no PEP 440 version satisfies only a
+// requirement without bounds, as in pip.
+func (v *view) check(by string, req pep508.Requirement, name string) (Conflict, bool) {
+	c := Conflict{By: by, Requirement: req.Name + req.Specifiers.String(), Name: name}
+	if d, ok := v.image[name]; ok {
+		c.Found = d.Version
+		return c, v.satisfies(d, req)
+	}
+	d, ok := v.bundle[name]
+	if !ok {
+		return c, false
+	}
+	c.Found = d.Version
+	version, err := pep440.Parse(d.Version)
+	return c, err == nil && req.Specifiers.Contains(version)
+}
+
+func (v *view) satisfies(d installed, req pep508.Requirement) bool {
+	if req.Specifiers.String() == "" {
+		return true
+	}
+	return d.known && req.Specifiers.Contains(d.version)
+}
+
+// choose decides over the instrumentations of a release whose core fits.
+func (v *view) choose(opts Options) (*Choice, error) {
+	for _, name := range slices.Concat(opts.Instrument, opts.Without) {
+		if !slices.ContainsFunc(v.release.Instrumentations, func(i catalog.Instrumentation) bool { return i.Name == name }) {
+			return nil, &UnknownInstrumentationError{Name: name, Release: v.release}
+		}
+	}
+	choice := &Choice{Release: v.release}
+	for _, i := range v.release.Instrumentations {
+		s, left := v.decide(i, opts)
+		switch {
+		case left != "":
+			choice.LeftOut = append(choice.LeftOut, LeftOut{Name: i.Name, Reason: left})
+		case s != nil:
+			choice.Selected = append(choice.Selected, *s)
+		}
+	}
+	byName := func(a, b Selection) int { return cmp.Compare(a.Name, b.Name) }
+	slices.SortStableFunc(choice.Selected, byName)
+	slices.SortStableFunc(choice.LeftOut, func(a, b LeftOut) int { return cmp.Compare(a.Name, b.Name) })
+	for _, d := range v.release.Distributions {
+		if v.needed[pep508.Normalize(d.Name)] {
+			choice.Added = append(choice.Added, d)
+		} else {
+			choice.Hidden = append(choice.Hidden, d)
+		}
+	}
+	return choice, nil
+}
+
+// decide returns a selection, or why an instrumentation that the image asks
+// for is left out, or neither if nothing asks for it.
+func (v *view) decide(i catalog.Instrumentation, opts Options) (*Selection, string) {
+	s := &Selection{Instrumentation: i}
+	switch library, reason, near := v.library(i); {
+	case slices.Contains(opts.Instrument, i.Name):
+		s.Library, s.Reason = library, "asked for"
+	case i.Always:
+		s.Reason = "always on in this release"
+	case reason != "":
+		s.Library, s.Reason = library, reason
+	default:
+		return nil, near
+	}
+	if slices.Contains(opts.Without, i.Name) {
+		return nil, "not wanted"
+	}
+	if reason, ok := v.env.Excluded[i.Name]; ok {
+		return nil, reason
+	}
+	if unmet := v.unmet(i); unmet != "" {
+		return nil, unmet
+	}
+	if _, own := v.image[i.Distribution]; own {
+		s.Reason += "; the app ships " + i.Distribution + " itself"
+		return s, ""
+	}
+	var w walk
+	w.visit(v, i.Distribution, nil)
+	if len(w.conflicts) > 0 {
+		return nil, w.conflicts[0].String()
+	}
+	v.need(w)
+	return s, ""
+}
+
+// library looks through the rows of the release's bootstrap table. It returns
+// the installed distribution that selects the instrumentation and the reason,
+// or, when the library is there in a version that no row admits, why not.
+func (v *view) library(i catalog.Instrumentation) (library, reason, near string) {
+	for _, row := range i.Libraries {
+		req, err := pep508.Parse(row)
+		if err != nil {
+			continue
+		}
+		d, ok := v.image[pep508.Normalize(req.Name)]
+		if !ok {
+			continue
+		}
+		if v.satisfies(d, req) {
+			return d.Name + " " + d.Version, fmt.Sprintf("%s %s is installed", d.Name, d.Version), ""
+		}
+		near = fmt.Sprintf("%s %s is installed, this release instruments %s", d.Name, d.Version, row)
+	}
+	return "", "", near
+}
+
+// unmet applies the check that upstream makes when the instrumentation loads
+// (its extras instruments and instruments-any): one that would only be skipped
+// there, with an error in the log since 0.66b0, is left out here.
+func (v *view) unmet(i catalog.Instrumentation) string {
+	holds := func(row string) bool {
+		req, err := pep508.Parse(row)
+		if err != nil {
+			return false
+		}
+		if !req.Applies(v.markers) {
+			return true
+		}
+		d, ok := v.image[pep508.Normalize(req.Name)]
+		return ok && v.satisfies(d, req)
+	}
+	for _, row := range i.Instruments {
+		if !holds(row) {
+			return "its own check at start asks for " + row
+		}
+	}
+	if len(i.InstrumentsAny) > 0 && !slices.ContainsFunc(i.InstrumentsAny, holds) {
+		return "its own check at start asks for one of " + strings.Join(i.InstrumentsAny, ", ")
+	}
+	return ""
+}

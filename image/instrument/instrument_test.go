@@ -1,0 +1,269 @@
+package instrument
+
+import (
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/imgwrap/imgwrap/layer/catalog"
+)
+
+// release makes a release of a catalog with upstream's shape: distributions as
+// "name version: requirement; requirement".
+func release(version, contrib, python string, distributions []string, instrumentations ...catalog.Instrumentation) *catalog.Release {
+	r := &catalog.Release{Version: version, Contrib: contrib, Instrumentations: instrumentations}
+	r.Python.Min, r.Python.Max = python, "3.14"
+	for _, d := range distributions {
+		head, requires, _ := strings.Cut(d, ":")
+		name, version, _ := strings.Cut(head, " ")
+		dist := catalog.Distribution{Name: name, Version: version}
+		for r := range strings.SplitSeq(requires, "|") {
+			if r = strings.TrimSpace(r); r != "" {
+				dist.Requires = append(dist.Requires, r)
+			}
+		}
+		r.Distributions = append(r.Distributions, dist)
+	}
+	return r
+}
+
+var (
+	flask = catalog.Instrumentation{
+		Name: "flask", Distribution: "opentelemetry-instrumentation-flask",
+		Libraries: []string{"flask >= 1.0, < 3.0"}, Instruments: []string{"flask >= 1.0, < 3.0"},
+	}
+	newFlask = catalog.Instrumentation{
+		Name: "flask", Distribution: "opentelemetry-instrumentation-flask",
+		Libraries: []string{"flask >= 1.0"}, Instruments: []string{"flask >= 1.0"},
+	}
+	wsgi    = catalog.Instrumentation{Name: "wsgi", Distribution: "opentelemetry-instrumentation-wsgi", Always: true}
+	metrics = catalog.Instrumentation{
+		Name: "system_metrics", Distribution: "opentelemetry-instrumentation-system-metrics",
+		Libraries: []string{"psutil >= 5"}, Instruments: []string{"psutil >= 5"},
+	}
+	django = catalog.Instrumentation{
+		Name: "django", Distribution: "opentelemetry-instrumentation-django",
+		Libraries: []string{"django >= 1.10"}, Instruments: []string{"django >= 1.10"},
+	}
+	kafka = catalog.Instrumentation{
+		Name: "kafka", Distribution: "opentelemetry-instrumentation-kafka-python",
+		Libraries:      []string{"kafka-python >= 2.0, < 3.0", "kafka-python-ng >= 2.0, < 3.0"},
+		InstrumentsAny: []string{"kafka-python >= 2.0, < 3.0", "kafka-python-ng >= 2.0, < 3.0"},
+	}
+)
+
+func testCatalog() *catalog.Catalog {
+	return &catalog.Catalog{Releases: []*catalog.Release{
+		release("1.45.1", "0.66b1", "3.10", []string{
+			"opentelemetry-distro 0.66b1: opentelemetry-sdk==1.45.1 | opentelemetry-instrumentation==0.66b1",
+			"opentelemetry-sdk 1.45.1: typing-extensions>=4.5",
+			"opentelemetry-instrumentation 0.66b1: wrapt<3,>=1.0",
+			"opentelemetry-exporter-otlp-proto-http 1.45.1: protobuf<8.0,>=5.0 | requests~=2.7",
+			"opentelemetry-propagator-b3 1.45.1: typing-extensions>=4.5",
+			"opentelemetry-instrumentation-flask 0.66b1: opentelemetry-instrumentation==0.66b1 | opentelemetry-instrumentation-wsgi==0.66b1 | packaging>=21.0 | flask>=1.0; extra == 'instruments'",
+			"opentelemetry-instrumentation-wsgi 0.66b1: opentelemetry-instrumentation==0.66b1",
+			"opentelemetry-instrumentation-system-metrics 0.66b1: psutil<8,>=5.9",
+			"opentelemetry-instrumentation-django 0.66b1: opentelemetry-instrumentation-wsgi==0.66b1",
+			"opentelemetry-instrumentation-kafka-python 0.66b1: opentelemetry-instrumentation==0.66b1",
+			"packaging 24.0:", "protobuf 6.33.0:", "requests 2.32.0: urllib3<3,>=1.21 | chardet; extra == 'use-chardet'",
+			"typing-extensions 4.12.0:", "urllib3 2.2.0:", "wrapt 1.17.0:",
+		}, django, newFlask, kafka, metrics, wsgi),
+		release("1.17.0", "0.38b0", "3.7", []string{
+			"opentelemetry-distro 0.38b0: opentelemetry-sdk==1.17.0 | opentelemetry-instrumentation==0.38b0",
+			"opentelemetry-sdk 1.17.0: typing-extensions>=3.7.4 | importlib-metadata~=6.0.0; python_version<'3.8'",
+			"opentelemetry-instrumentation 0.38b0: wrapt<2,>=1.0",
+			"opentelemetry-exporter-otlp-proto-http 1.17.0: protobuf<5.0,>=3.19",
+			"opentelemetry-instrumentation-flask 0.38b0: opentelemetry-instrumentation==0.38b0",
+			"opentelemetry-instrumentation-wsgi 0.38b0: opentelemetry-instrumentation==0.38b0",
+			"importlib-metadata 6.0.1:", "protobuf 4.21.0:", "typing-extensions 4.7.0:", "wrapt 1.16.0:",
+		}, flask, wsgi),
+	}}
+}
+
+func environment(python string, distributions ...string) Environment {
+	env := Environment{Python: python, Machine: "x86_64"}
+	for _, d := range distributions {
+		name, version, _ := strings.Cut(d, " ")
+		env.Distributions = append(env.Distributions, Distribution{name, version})
+	}
+	return env
+}
+
+func TestChoose(t *testing.T) {
+	for _, tt := range []struct {
+		name     string
+		env      Environment
+		opts     Options
+		release  string
+		selected string
+		leftOut  string // name: part of the reason
+		refused  string // part of the first refusal
+		hidden   string // a distribution that must be hidden
+		added    string // a distribution that must take effect
+	}{
+		{
+			name: "nothing installed", env: environment("3.11"),
+			release: "1.45.1", selected: "wsgi", hidden: "opentelemetry-instrumentation-flask", added: "protobuf",
+		},
+		{
+			name: "the newest that fits, by the name as the app spells it", env: environment("3.11.2", "Flask 3.0.3"),
+			release: "1.45.1", selected: "flask wsgi", added: "packaging",
+		},
+		{
+			name: "protobuf 4 rules the newest out", env: environment("3.11", "protobuf 4.25.5", "flask 2.2.5"),
+			release: "1.17.0", selected: "flask wsgi", hidden: "protobuf",
+			refused: "opentelemetry-exporter-otlp-proto-http 1.45.1 requires protobuf<8.0,>=5.0, the image has protobuf 4.25.5",
+		},
+		{
+			name: "an older Python too", env: environment("3.9", "flask 2.2.5"),
+			release: "1.17.0", selected: "flask wsgi", refused: "needs Python 3.10",
+		},
+		{
+			name: "a marker that does not apply is no requirement", env: environment("3.9", "importlib-metadata 8.0.0"),
+			release: "1.17.0", selected: "wsgi",
+		},
+		{
+			name: "library outside the release's range", env: environment("3.9", "flask 3.0.3"),
+			release: "1.17.0", selected: "wsgi", leftOut: "flask: flask 3.0.3 is installed, this release instruments flask >= 1.0, < 3.0",
+		},
+		{
+			name: "pre-release of an exclusive bound", env: environment("3.9", "flask 3.0.0rc1"),
+			release: "1.17.0", selected: "wsgi", leftOut: "flask: flask 3.0.0rc1",
+		},
+		{
+			name: "an instrumentation's own requirement", env: environment("3.11", "flask 3.0.3", "packaging 20.0"),
+			release: "1.45.1", selected: "wsgi", hidden: "packaging",
+			leftOut: "flask: opentelemetry-instrumentation-flask 0.66b1 requires packaging>=21.0, the image has packaging 20.0",
+		},
+		{
+			name: "either library", env: environment("3.11", "kafka-python-ng 2.2.3"),
+			release: "1.45.1", selected: "kafka wsgi",
+		},
+		{
+			name: "psutil is the app's to bring", env: environment("3.11", "psutil 6.0.0"),
+			release: "1.45.1", selected: "system_metrics wsgi", added: "opentelemetry-instrumentation-system-metrics",
+		},
+		{
+			name: "psutil too new for the requirement", env: environment("3.11", "psutil 8.0.0"),
+			release: "1.45.1", selected: "wsgi", leftOut: "system_metrics: ",
+			hidden: "opentelemetry-instrumentation-system-metrics",
+		},
+		{
+			name: "the first distribution of a name counts", env: environment("3.11", "protobuf 6.1.0", "Protobuf 4.25.5"),
+			release: "1.45.1", selected: "wsgi",
+		},
+		{
+			name: "a version that is none", env: environment("3.11", "protobuf unknown"),
+			opts: Options{Release: "1.45.1"},
+		},
+		{
+			name: "asked for", env: environment("3.11", "flask 2.2.5"), opts: Options{Release: "0.38b0"},
+			release: "1.17.0", selected: "flask wsgi",
+		},
+		{
+			name: "asked for and in conflict", env: environment("3.11", "protobuf 5.0.0"), opts: Options{Release: "1.17.0"},
+		},
+		{
+			name: "not wanted", env: environment("3.11", "flask 3.0.3"), opts: Options{Without: []string{"flask", "wsgi"}},
+			release: "1.45.1", leftOut: "flask: not wanted",
+		},
+		{
+			name: "wanted without its library", env: environment("3.11"), opts: Options{Instrument: []string{"flask"}},
+			release: "1.45.1", selected: "wsgi", leftOut: "flask: its own check at start asks for flask >= 1.0",
+		},
+		{
+			name: "excluded by a fact", env: func() Environment {
+				e := environment("3.11", "Django 5.0")
+				e.Excluded = map[string]string{"django": "no settings"}
+				return e
+			}(),
+			release: "1.45.1", selected: "wsgi", leftOut: "django: no settings",
+		},
+		{
+			name: "an app with its own SDK gets that release", env: environment("3.11", "opentelemetry-sdk 1.17.0", "opentelemetry-instrumentation-flask 0.38b0", "flask 2.2.5"),
+			release: "1.17.0", selected: "flask wsgi", hidden: "opentelemetry-sdk",
+			refused: "opentelemetry-distro 0.66b1 requires opentelemetry-sdk==1.45.1, the image has opentelemetry-sdk 1.17.0",
+		},
+		{
+			name: "or none", env: environment("3.11", "opentelemetry-sdk 1.30.0"),
+		},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			c, err := Choose(testCatalog(), tt.env, tt.opts)
+			if tt.release == "" {
+				var none *NoReleaseError
+				if !errors.As(err, &none) {
+					t.Fatalf("got %v, want a NoReleaseError", err)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if c.Release.Version != tt.release {
+				t.Errorf("release %s, want %s", c.Release.Version, tt.release)
+			}
+			var selected []string
+			for _, s := range c.Selected {
+				selected = append(selected, s.Name)
+			}
+			if got := strings.Join(selected, " "); got != tt.selected {
+				t.Errorf("selected %q, want %q", got, tt.selected)
+			}
+			if name, reason, ok := strings.Cut(tt.leftOut, ": "); ok && !slices.ContainsFunc(c.LeftOut, func(l LeftOut) bool {
+				return l.Name == name && strings.Contains(l.Reason, reason)
+			}) {
+				t.Errorf("left out %v, want %s", c.LeftOut, tt.leftOut)
+			}
+			if tt.refused != "" && (len(c.Refused) == 0 || !strings.Contains(c.Refused[0].String(), tt.refused)) {
+				t.Errorf("refused %v, want %s", c.Refused, tt.refused)
+			}
+			named := func(list []catalog.Distribution, name string) bool {
+				return slices.ContainsFunc(list, func(d catalog.Distribution) bool { return d.Name == name })
+			}
+			if tt.hidden != "" && (!named(c.Hidden, tt.hidden) || named(c.Added, tt.hidden)) {
+				t.Errorf("%s is not hidden", tt.hidden)
+			}
+			if tt.added != "" && (!named(c.Added, tt.added) || named(c.Hidden, tt.added)) {
+				t.Errorf("%s is not added", tt.added)
+			}
+			if got, want := len(c.Added)+len(c.Hidden), len(c.Release.Distributions); got != want {
+				t.Errorf("%d distributions added or hidden, the release has %d", got, want)
+			}
+		})
+	}
+}
+
+func TestRefusalNamesEverything(t *testing.T) {
+	_, err := Choose(testCatalog(), environment("3.11", "protobuf 5.1.0", "typing-extensions 4.4.0"), Options{})
+	if err == nil {
+		t.Fatal("chose a release")
+	}
+	for _, want := range []string{
+		"1.45.1/0.66b1", "typing-extensions>=4.5", "typing-extensions 4.4.0",
+		"1.17.0/0.38b0", "protobuf<5.0,>=3.19", "protobuf 5.1.0",
+	} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("%q is not in: %v", want, err)
+		}
+	}
+	var none *NoReleaseError
+	if !errors.As(err, &none) {
+		t.Fatalf("got %T", err)
+	}
+	if want := "an image with typing-extensions>=4.5 could be wrapped with 1.45.1/0.66b1"; none.Hint() != want {
+		t.Errorf("hint %q, want %q", none.Hint(), want)
+	}
+}
+
+func TestUnknownNames(t *testing.T) {
+	var release *catalog.UnknownReleaseError
+	if _, err := Choose(testCatalog(), environment("3.11"), Options{Release: "9.9.9"}); !errors.As(err, &release) {
+		t.Errorf("unknown release: %v", err)
+	}
+	var unknown *UnknownInstrumentationError
+	if _, err := Choose(testCatalog(), environment("3.11"), Options{Without: []string{"flsk"}}); !errors.As(err, &unknown) || unknown.Name != "flsk" {
+		t.Errorf("unknown instrumentation: %v", err)
+	}
+}

@@ -1,0 +1,452 @@
+package image
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"path"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"github.com/imgwrap/imgwrap/image/instrument"
+	"github.com/imgwrap/imgwrap/image/python"
+	"github.com/imgwrap/imgwrap/image/rewrite"
+	"github.com/imgwrap/imgwrap/image/scan"
+	"github.com/imgwrap/imgwrap/layer"
+	"github.com/imgwrap/imgwrap/layer/bundle"
+	"github.com/imgwrap/imgwrap/layer/catalog"
+	"github.com/imgwrap/imgwrap/layer/pep508"
+)
+
+// PlanVersion is the version of the JSON form of [Plan] and [Report]. It
+// changes when a field changes its meaning or goes away, not when one is added.
+const PlanVersion = 1
+
+// Labels of a wrapped image.
+const (
+	LabelVersion = "io.imgwrap.version" // imgwrap's own version
+	LabelSource  = "io.imgwrap.source"  // the source, repository@digest
+	LabelRelease = "io.imgwrap.release" // the OpenTelemetry release, stable/contrib
+	LabelOrigin  = "io.imgwrap.origin"  // the source's manifest and config, see rewrite.Origin
+)
+
+// Annotations of a wrapped OCI manifest (OCI image-spec, annotations.md,
+// "Pre-Defined Annotation Keys").
+const (
+	AnnotationBaseName   = "org.opencontainers.image.base.name"
+	AnnotationBaseDigest = "org.opencontainers.image.base.digest"
+)
+
+// Options are everything that the user decides about one wrapping.
+type Options struct {
+	Destination Destination
+	Instrument  instrument.Options
+	Settings    Settings
+	Python      string    // the interpreter, where the entry command does not tell
+	Created     time.Time // SOURCE_DATE_EPOCH; zero for one second after the source
+	Version     string    // imgwrap's own, for the label
+}
+
+// Plan is what wrapping an image changes and why. Its exported fields are what
+// people and programs read; with them it holds the bytes that they describe,
+// so that carrying it out decides nothing any more.
+type Plan struct {
+	Version      int    `json:"version"`
+	Source       string `json:"source"` // reference as given, the tag resolved to SourceDigest once
+	SourceDigest string `json:"source_digest"`
+	Image        string `json:"image"` // where the wrapped image goes, repository:tag
+	Tag          string `json:"tag"`
+	Digest       string `json:"digest"` // of the wrapped image's manifest
+	MediaType    string `json:"media_type"`
+	Platform     string `json:"platform"`
+
+	Interpreter      Interpreter       `json:"interpreter"`
+	Command          Command           `json:"command"`
+	Distributions    int               `json:"distributions"` // how many the interpreter finds
+	Release          Release           `json:"release"`
+	Instrumentations []Instrumentation `json:"instrumentations"`
+	LeftOut          []LeftOut         `json:"left_out"`
+	Entrypoint       []string          `json:"entrypoint"`
+	Cmd              []string          `json:"cmd"` // the source's, untouched
+	Env              []Variable        `json:"env"`
+	Layers           []Layer           `json:"layers"` // added on top of the source's
+	Dropped          []string          `json:"dropped"`
+	Warnings         []string          `json:"warnings"`
+
+	destination name.Tag
+	wrapped     rewrite.Image
+	bundle      *layer.Layer
+	launch      *layer.Layer
+}
+
+// Interpreter is the Python that the image starts.
+type Interpreter struct {
+	Path           string `json:"path"`
+	Version        string `json:"version"`
+	Implementation string `json:"implementation"`
+	Libc           string `json:"libc,omitempty"`
+	Prefix         string `json:"prefix"`
+	How            string `json:"how"` // it was found
+}
+
+// Command is what the image starts in the end, and how ENTRYPOINT and CMD lead
+// there.
+type Command struct {
+	Args  []string `json:"args"`
+	Steps []string `json:"steps"`
+	Sure  bool     `json:"sure"` // it follows from the config and the files alone
+}
+
+// Release is the OpenTelemetry release of a plan.
+type Release struct {
+	Version string    `json:"version"`
+	Contrib string    `json:"contrib"`
+	Reason  string    `json:"reason"`
+	Refused []Refused `json:"refused"` // newer ones that do not fit
+}
+
+// Refused is a release that does not fit the image.
+type Refused struct {
+	Version string   `json:"version"`
+	Reasons []string `json:"reasons"`
+}
+
+// Instrumentation is one that will load in the wrapped image.
+type Instrumentation struct {
+	Name    string `json:"name"`
+	Library string `json:"library,omitempty"`
+	Reason  string `json:"reason"`
+}
+
+// LeftOut is an instrumentation that will not load although something speaks
+// for it.
+type LeftOut struct {
+	Name   string `json:"name"`
+	Reason string `json:"reason"`
+}
+
+// Layer is one that wrapping adds.
+type Layer struct {
+	Kind   string `json:"kind"` // "bundle" or "launch"
+	Digest string `json:"digest"`
+	DiffID string `json:"diff_id"`
+	Size   int64  `json:"size"` // compressed bytes
+}
+
+// source is an image as it was found: all that a plan depends on besides
+// options and catalog.
+type source struct {
+	reference   name.Reference
+	image       rewrite.Image
+	parsed      *v1.ConfigFile
+	environment *python.Environment
+	files       *scan.Index
+	rewrap      bool // the reference names an image that imgwrap made of this source
+}
+
+// plan decides everything about wrapping an image. It is pure: bundled
+// describes the bundle layer of a release, whose digest the catalog knows, and
+// builds nothing.
+func plan(src source, opts Options, c *catalog.Catalog, bundled func(*catalog.Release) (*layer.Layer, error)) (*Plan, error) {
+	destination, err := opts.Destination.resolve(src.reference, src.image.Digest().String(), src.rewrap)
+	if err != nil {
+		return nil, err
+	}
+	env := src.environment
+	image := environ(src.parsed.Config.Env)
+
+	choice, err := instrument.Choose(c, facts(env), opts.Instrument)
+	if err != nil {
+		return nil, err
+	}
+	own := map[string]bool{}
+	for _, d := range env.Distributions {
+		own[pep508.Normalize(d.Name)] = true
+	}
+	repository := src.reference.Context().RepositoryStr()
+	variables, err := opts.Settings.environment(image, path.Base(repository), choice.Release, own)
+	if err != nil {
+		return nil, err
+	}
+
+	p := &Plan{
+		Version:      PlanVersion,
+		Source:       src.reference.Name(),
+		SourceDigest: src.image.Digest().String(),
+		Image:        destination.Name(),
+		Tag:          destination.TagStr(),
+		MediaType:    string(src.image.MediaType),
+		Platform:     src.parsed.Platform().String(),
+		Interpreter: Interpreter{
+			Path: env.Interpreter.Path, Version: env.Interpreter.Version, Implementation: env.Interpreter.Implementation,
+			Libc: env.Interpreter.Libc, Prefix: env.Interpreter.Prefix, How: env.Interpreter.How,
+		},
+		Command:       Command{append([]string{}, env.Command.Args...), append([]string{}, env.Command.Steps...), env.Command.Sure},
+		Distributions: len(env.Distributions),
+		Release:       release(choice),
+		Cmd:           append([]string{}, src.parsed.Config.Cmd...),
+		Env:           variables,
+		Dropped:       []string{},
+		Warnings:      append([]string{}, env.Warnings...),
+		destination:   destination,
+	}
+	p.Instrumentations = []Instrumentation{}
+	for _, s := range choice.Selected {
+		p.Instrumentations = append(p.Instrumentations, Instrumentation{s.Name, s.Library, s.Reason})
+	}
+	p.LeftOut = []LeftOut{}
+	for _, l := range choice.LeftOut {
+		p.LeftOut = append(p.LeftOut, LeftOut(l))
+	}
+
+	p.bundle, err = bundled(choice.Release)
+	if err != nil {
+		return nil, err
+	}
+	launcher, err := launcherPlace(env.Interpreter.Scripts, image["PATH"], src.files)
+	if err != nil {
+		return nil, err
+	}
+	p.Entrypoint = append([]string{launcher.command}, src.parsed.Config.Entrypoint...)
+	p.launch, err = launchLayer(src, choice, launcher, opts.Version)
+	if err != nil {
+		return nil, err
+	}
+	return p, p.write(src, choice, opts)
+}
+
+// facts is what choosing a release and instrumentations depends on.
+func facts(env *python.Environment) instrument.Environment {
+	f := instrument.Environment{
+		Python:   env.Interpreter.Version,
+		Machine:  env.Interpreter.Architecture,
+		Excluded: map[string]string{},
+	}
+	for _, d := range env.Distributions {
+		f.Distributions = append(f.Distributions, instrument.Distribution{Name: d.Name, Version: d.Version})
+	}
+	if reason := djangoUnready(env.Django); reason != "" {
+		f.Excluded["django"] = reason
+	}
+	return f
+}
+
+// djangoUnready says why Django's instrumentation cannot load, if so. It reads
+// the settings while the interpreter starts; without them it configures empty
+// ones, and the app then answers 500 or does not start.
+func djangoUnready(d python.Django) string {
+	switch {
+	case d.Settings == "":
+		return "its settings module is not known: DJANGO_SETTINGS_MODULE is not set in the image"
+	case !d.FromEnv:
+		return fmt.Sprintf("DJANGO_SETTINGS_MODULE is not set in the image (%s names %s)", d.Source, d.Settings)
+	case d.File == "":
+		return fmt.Sprintf("the settings module %s cannot be imported from the working directory", d.Settings)
+	}
+	return ""
+}
+
+func release(c *instrument.Choice) Release {
+	r := Release{Version: c.Release.Version, Contrib: c.Release.Contrib, Reason: c.Reason, Refused: []Refused{}}
+	for _, refusal := range c.Refused {
+		reasons := []string{}
+		if refusal.Python != "" {
+			reasons = append(reasons, refusal.Python)
+		}
+		for _, conflict := range refusal.Conflicts {
+			reasons = append(reasons, conflict.String())
+		}
+		r.Refused = append(r.Refused, Refused{refusal.Release.String(), reasons})
+	}
+	return r
+}
+
+// environ reads the NAME=VALUE lines of a config.
+func environ(lines []string) map[string]string {
+	env := make(map[string]string, len(lines))
+	for _, line := range lines {
+		name, value, _ := strings.Cut(line, "=")
+		env[name] = value
+	}
+	return env
+}
+
+// defaultPath is what container engines set where an image has no PATH.
+const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+// place is where the launcher goes and how the entry point names it.
+type place struct {
+	directory string
+	command   string
+}
+
+// launcherPlace puts the launcher beside the interpreter's other scripts,
+// unless the app has a file of that name there: no file of the app changes. A
+// bare name in the entry point has to lead there by PATH.
+func launcherPlace(scripts, searchPath string, files *scan.Index) (place, error) {
+	if f, err := files.Lstat(path.Dir(bundle.Root)); err == nil && !f.Mode.IsDir() {
+		return place{}, &RefusedError{
+			Problem: fmt.Sprintf("%s is no directory in the image, wrapping puts %s below it", path.Dir(bundle.Root), bundle.Root),
+			Remedy:  "make it a directory of the image",
+		}
+	}
+	if _, err := files.Lstat(bundle.Root); err == nil {
+		return place{}, &RefusedError{
+			Problem: "the image has a " + bundle.Root + " already, and not from a wrapping that can be taken back",
+			Remedy:  "wrap the image it was made from",
+		}
+	}
+	// A layer must name the real directory: an entry below a symbolic link
+	// would replace the link.
+	directory, err := files.Resolve(scripts)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		directory = scripts
+	case err != nil:
+		return place{}, fmt.Errorf("looking up %s: %w", scripts, err)
+	}
+	if _, err := files.Lstat(path.Join(directory, bundle.Command)); err == nil {
+		directory = bundle.Root + "/bin"
+	}
+	own := place{directory, path.Join(directory, bundle.Command)}
+	if searchPath == "" {
+		searchPath = defaultPath
+	}
+	for dir := range strings.SplitSeq(searchPath, ":") {
+		if resolved, err := files.Resolve(dir); dir == directory || (err == nil && resolved == directory) {
+			return place{directory, bundle.Command}, nil
+		}
+		if _, err := files.Stat(path.Join(dir, bundle.Command)); err == nil {
+			break // another command of that name comes first
+		}
+	}
+	return own, nil
+}
+
+func launchLayer(src source, choice *instrument.Choice, launcher place, version string) (*layer.Layer, error) {
+	r := choice.Release
+	names := []string{}
+	for _, s := range choice.Selected {
+		names = append(names, s.Name)
+	}
+	hidden := []string{}
+	for _, d := range choice.Hidden {
+		hidden = append(hidden, bundle.DistInfo(d))
+	}
+	return bundle.LaunchLayer(bundle.Launch{
+		Interpreter: src.environment.Interpreter.Path,
+		Scripts:     launcher.directory,
+		Parents:     parents(src.files, launcher.directory, bundle.Root),
+		Excluded:    hidden,
+		Wrap: bundle.Wrap{
+			Version:          1,
+			Imgwrap:          version,
+			Release:          r.Version,
+			Contrib:          r.Contrib,
+			Bundle:           bundle.Dir(r),
+			Python:           bundle.PythonRange(r.Python),
+			Interpreter:      src.environment.Interpreter.Path,
+			Instrumentations: names,
+			Options:          r.Environment,
+		},
+	})
+}
+
+// parents returns the image's own directories above what the launch layer
+// writes. Engines create directories that a layer leaves out, or take over
+// those of the layer: with the image's metadata repeated neither changes
+// anything for the app.
+func parents(files *scan.Index, directories ...string) []layer.Entry {
+	var entries []layer.Entry
+	seen := map[string]bool{}
+	for _, dir := range directories {
+		for ; dir != "/" && dir != "."; dir = path.Dir(dir) {
+			f, err := files.Lstat(dir)
+			if seen[dir] || err != nil || !f.Mode.IsDir() {
+				continue
+			}
+			seen[dir] = true
+			entries = append(entries, layer.Entry{
+				Path: strings.TrimPrefix(dir, "/"), Mode: f.Mode, UID: f.UID, GID: f.GID, ModTime: f.ModTime,
+			})
+		}
+	}
+	slices.SortFunc(entries, func(a, b layer.Entry) int { return strings.Compare(a.Path, b.Path) })
+	return entries
+}
+
+// created is the time of the wrapped image: newest-build strategies of image
+// updaters then see it as newer than its source, and it is the same on every
+// machine.
+func created(wanted, source time.Time) time.Time {
+	if !wanted.IsZero() {
+		return wanted.UTC()
+	}
+	if source.IsZero() {
+		return layer.Epoch
+	}
+	return source.Add(time.Second).UTC()
+}
+
+// write makes the bytes of the new config and manifest.
+func (p *Plan) write(src source, choice *instrument.Choice, opts Options) error {
+	repository := src.reference.Context().Name()
+	labels := map[string]string{
+		LabelVersion: opts.Version,
+		LabelSource:  repository + "@" + src.image.Digest().String(),
+		LabelRelease: choice.Release.String(),
+		LabelOrigin:  rewrite.Origin(src.image.Manifest, src.image.Config),
+	}
+	edit := rewrite.Edit{
+		Entrypoint: p.Entrypoint,
+		Labels:     labels,
+		Annotations: map[string]string{
+			AnnotationBaseName:   src.reference.Name(),
+			AnnotationBaseDigest: src.image.Digest().String(),
+		},
+		Created: created(opts.Created, src.parsed.Created.Time),
+	}
+	for _, v := range p.Env {
+		if v.Origin != OriginImage {
+			edit.Env = append(edit.Env, rewrite.EnvVar{Name: v.Name, Value: v.Value})
+			edit.Notes = append(edit.Notes, "ENV "+v.Name+"="+v.Value)
+		}
+	}
+	entrypoint, err := json.Marshal(p.Entrypoint)
+	if err != nil {
+		return fmt.Errorf("writing the entry point: %w", err)
+	}
+	edit.Notes = append(edit.Notes,
+		"ENTRYPOINT "+string(entrypoint),
+		"LABEL "+strings.Join(slices.Sorted(maps.Keys(labels)), " "))
+	for _, l := range []struct {
+		kind, content string
+		layer         *layer.Layer
+	}{
+		{"bundle", "OpenTelemetry " + choice.Release.String(), p.bundle},
+		{"launch", "launcher, loader and plan", p.launch},
+	} {
+		info := l.layer.Info()
+		p.Layers = append(p.Layers, Layer{l.kind, info.Digest.String(), info.DiffID.String(), info.Size})
+		edit.Layers = append(edit.Layers, rewrite.Layer{
+			Digest: info.Digest, Size: info.Size, DiffID: info.DiffID,
+			CreatedBy: "imgwrap: " + l.content,
+		})
+	}
+	wrapped, subject, err := rewrite.Apply(src.image, edit)
+	if err != nil {
+		return fmt.Errorf("editing %s: %w", p.Source, err)
+	}
+	if subject != nil {
+		p.Dropped = append(p.Dropped, fmt.Sprintf("subject %s of the manifest: the source was attached to it, the wrapped image is another one", subject.Digest))
+	}
+	p.wrapped = wrapped
+	p.Digest = wrapped.Digest().String()
+	return nil
+}

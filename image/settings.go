@@ -1,0 +1,230 @@
+package image
+
+import (
+	"fmt"
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/imgwrap/imgwrap/layer/catalog"
+)
+
+// Settings are the OpenTelemetry settings that become environment variables of
+// the wrapped image. An empty value leaves the variable to the image, or to
+// the profile if the image does not have it.
+//
+// The names and values are those of OpenTelemetry's environment variable
+// specification.
+type Settings struct {
+	Endpoint           string   // OTEL_EXPORTER_OTLP_ENDPOINT
+	Protocol           string   // OTEL_EXPORTER_OTLP_PROTOCOL
+	TracesExporter     string   // OTEL_TRACES_EXPORTER
+	MetricsExporter    string   // OTEL_METRICS_EXPORTER
+	LogsExporter       string   // OTEL_LOGS_EXPORTER
+	ServiceName        string   // OTEL_SERVICE_NAME
+	Application        string   // application=… in OTEL_RESOURCE_ATTRIBUTES
+	ResourceAttributes []string // KEY=VALUE in OTEL_RESOURCE_ATTRIBUTES
+	Propagators        string   // OTEL_PROPAGATORS: a list, or one of b3, jaeger, xray, ottrace
+	LogCorrelation     string   // OTEL_PYTHON_LOG_CORRELATION: "true" or "false"
+}
+
+// Variable is an environment variable of the wrapped image.
+type Variable struct {
+	Name   string `json:"name"`
+	Value  string `json:"value"`
+	Origin string `json:"origin"` // a flag, "image" or "default"
+}
+
+// OriginImage marks a variable that the image had before, with this value.
+const OriginImage = "image"
+
+// SettingError is a setting that the wrapped app would choke on at start, or
+// silently ignore.
+type SettingError struct {
+	Variable string
+	Value    string
+	Origin   string
+	Problem  string
+	Remedy   string
+}
+
+func (e *SettingError) Error() string {
+	return fmt.Sprintf("%s=%s (%s): %s", e.Variable, e.Value, e.Origin, e.Problem)
+}
+
+// Hint says what to do about it.
+func (e *SettingError) Hint() string { return e.Remedy }
+
+// propagatorLists are the lists that are usual where services of another
+// tracing system are around: the foreign format first, W3C behind it.
+var propagatorLists = map[string]string{
+	"b3":      "b3,b3multi,tracecontext,baggage",
+	"jaeger":  "jaeger,tracecontext,baggage",
+	"ottrace": "ottrace,tracecontext,baggage",
+	"xray":    "xray,tracecontext,baggage",
+}
+
+// variable is one line of the profile.
+type variable struct {
+	name    string
+	flag    string // the flag that sets it
+	value   string // what that flag says
+	profile string // the value where neither flag nor image has one; "" for none
+	check   func(value string) (problem, remedy string)
+}
+
+// environment decides the OTEL_* variables of the wrapped image: a flag comes
+// first, then what the image already has, then the profile. own are the
+// normalised names of the app's distributions: an exporter or propagator that
+// the app ships itself is accepted too.
+func (s Settings) environment(image map[string]string, service string, r *catalog.Release, own map[string]bool) ([]Variable, error) {
+	propagators := s.Propagators
+	if list, ok := propagatorLists[propagators]; ok {
+		propagators = list
+	}
+	attributes, err := s.resourceAttributes(image["OTEL_RESOURCE_ATTRIBUTES"])
+	if err != nil {
+		return nil, err
+	}
+	exporter := func(known []string) func(string) (string, string) {
+		return func(value string) (string, string) {
+			if len(own) > 0 && slices.ContainsFunc(strings.Split(value, ","), func(n string) bool { return ownExporter(own, strings.TrimSpace(n)) }) {
+				return "", ""
+			}
+			return listed(value, append([]string{"none", "otlp"}, known...), "exporter")
+		}
+	}
+	profile := []variable{
+		{"OTEL_TRACES_EXPORTER", "--traces-exporter", s.TracesExporter, "otlp", exporter(r.TracesExporters)},
+		{"OTEL_METRICS_EXPORTER", "--metrics-exporter", s.MetricsExporter, "none", exporter(r.MetricsExporters)},
+		{"OTEL_LOGS_EXPORTER", "--logs-exporter", s.LogsExporter, "none", exporter(r.LogsExporters)},
+		{"OTEL_EXPORTER_OTLP_PROTOCOL", "--protocol", s.Protocol, "http/protobuf", func(value string) (string, string) {
+			if value == "grpc" && own["opentelemetry-exporter-otlp-proto-grpc"] {
+				return "", ""
+			}
+			if value != "http/protobuf" {
+				return "the bundle speaks OTLP over http/protobuf only", "wrap with --protocol http/protobuf, and an --endpoint that speaks it (port 4318 as a rule)"
+			}
+			return "", ""
+		}},
+		{"OTEL_EXPORTER_OTLP_ENDPOINT", "--endpoint", s.Endpoint, "", func(value string) (string, string) {
+			if u, err := url.Parse(value); err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" {
+				return "not an http or https URL", "give a URL such as http://collector:4318"
+			}
+			return "", ""
+		}},
+		{"OTEL_SERVICE_NAME", "--service-name", s.ServiceName, service, nil},
+		{"OTEL_RESOURCE_ATTRIBUTES", "--resource-attribute", attributes, "", nil},
+		{"OTEL_PROPAGATORS", "--propagators", propagators, "", func(value string) (string, string) {
+			return listed(value, append([]string{"none"}, r.Propagators...), "propagator")
+		}},
+		{"OTEL_PYTHON_LOG_CORRELATION", "--log-correlation", s.LogCorrelation, "", func(value string) (string, string) {
+			if v := strings.ToLower(value); v != "true" && v != "false" {
+				return "neither true nor false", "use true or false"
+			}
+			return "", ""
+		}},
+	}
+	var env []Variable
+	for _, p := range profile {
+		v := Variable{Name: p.name, Value: p.value, Origin: p.flag}
+		if v.Value == "" {
+			v.Value, v.Origin = image[p.name], OriginImage
+		}
+		if v.Value == "" {
+			v.Value, v.Origin = p.profile, "default"
+		}
+		if v.Value == "" {
+			continue
+		}
+		if strings.ContainsAny(v.Value, "\x00\n\r") {
+			return nil, &SettingError{v.Name, fmt.Sprintf("%q", v.Value), v.Origin, "holds a line break or NUL", "give it on one line"}
+		}
+		if p.check != nil {
+			if problem, remedy := p.check(v.Value); problem != "" {
+				return nil, &SettingError{v.Name, v.Value, v.Origin, problem, remedy}
+			}
+		}
+		env = append(env, v)
+	}
+	return env, nil
+}
+
+// ownExporter says whether the app ships the distribution of an exporter that
+// is none of ours, going by upstream's naming.
+func ownExporter(own map[string]bool, name string) bool {
+	return own["opentelemetry-exporter-"+strings.ReplaceAll(name, "_", "-")]
+}
+
+// listed checks a comma separated list against the names there are: an unknown
+// one would end the app's telemetry at start.
+func listed(value string, known []string, what string) (problem, remedy string) {
+	for name := range strings.SplitSeq(value, ",") {
+		if name = strings.TrimSpace(name); !slices.Contains(known, name) {
+			names := slices.Clone(known)
+			slices.Sort(names)
+			return fmt.Sprintf("no %s named %q", what, name), "there are " + strings.Join(slices.Compact(names), ", ")
+		}
+	}
+	return "", ""
+}
+
+// resourceAttributes merges the flags into what the image has, a key of the
+// flags in place of the image's. Values are percent-encoded where the
+// specification of OTEL_RESOURCE_ATTRIBUTES (W3C Baggage, section 3.2.1.2)
+// asks for it. It is empty if no flag is given: the image's stay as they are.
+func (s Settings) resourceAttributes(image string) (string, error) {
+	given := s.ResourceAttributes
+	if s.Application != "" {
+		given = append([]string{"application=" + s.Application}, given...)
+	}
+	if len(given) == 0 {
+		return "", nil
+	}
+	type attribute struct{ key, value string }
+	var merged []attribute
+	set := func(key, value string) {
+		for i := range merged {
+			if merged[i].key == key {
+				merged[i].value = value
+				return
+			}
+		}
+		merged = append(merged, attribute{key, value})
+	}
+	for pair := range strings.SplitSeq(image, ",") {
+		if key, value, ok := strings.Cut(strings.TrimSpace(pair), "="); ok {
+			set(strings.TrimSpace(key), value)
+		}
+	}
+	for _, pair := range given {
+		key, value, ok := strings.Cut(pair, "=")
+		key = strings.TrimSpace(key)
+		if !ok || key == "" || strings.ContainsAny(key, ", ") {
+			return "", &SettingError{"OTEL_RESOURCE_ATTRIBUTES", pair, "--resource-attribute", "not KEY=VALUE", "write --resource-attribute deployment.environment=staging, once for each"}
+		}
+		set(key, escapeAttribute(value))
+	}
+	var b strings.Builder
+	for i, a := range merged {
+		if i > 0 {
+			b.WriteByte(',')
+		}
+		b.WriteString(a.key + "=" + a.value)
+	}
+	return b.String(), nil
+}
+
+// escapeAttribute percent-encodes everything that baggage-octet leaves out.
+func escapeAttribute(value string) string {
+	var b strings.Builder
+	for i := range len(value) {
+		switch c := value[i]; {
+		case c <= ' ' || c >= 0x7f || strings.IndexByte(`",;\%`, c) >= 0:
+			fmt.Fprintf(&b, "%%%02X", c)
+		default:
+			b.WriteByte(c)
+		}
+	}
+	return b.String()
+}

@@ -1,0 +1,99 @@
+package image
+
+import (
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/imgwrap/imgwrap/layer/catalog"
+)
+
+var release117 = &catalog.Release{
+	Version: "1.17.0", Contrib: "0.38b0",
+	Propagators:      []string{"b3", "b3multi", "baggage", "jaeger", "ottrace", "tracecontext", "xray"},
+	TracesExporters:  []string{"console", "otlp_proto_http"},
+	MetricsExporters: []string{"console"},
+}
+
+func TestEnvironment(t *testing.T) {
+	for _, tt := range []struct {
+		name     string
+		settings Settings
+		image    map[string]string
+		own      map[string]bool
+		want     string // NAME=VALUE (origin) of all variables, in order
+		problem  string
+	}{
+		{
+			name: "profile",
+			want: "OTEL_TRACES_EXPORTER=otlp (default), OTEL_METRICS_EXPORTER=none (default), OTEL_LOGS_EXPORTER=none (default), " +
+				"OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf (default), OTEL_SERVICE_NAME=app (default)",
+		},
+		{
+			name: "flags come before the image, the image before the profile",
+			settings: Settings{
+				Endpoint: "http://collector:4318", TracesExporter: "console,otlp", ServiceName: "shop",
+				Propagators: "b3", LogCorrelation: "true", Application: "store",
+			},
+			image: map[string]string{"OTEL_SERVICE_NAME": "cart", "OTEL_METRICS_EXPORTER": "console"},
+			want: "OTEL_TRACES_EXPORTER=console,otlp (--traces-exporter), OTEL_METRICS_EXPORTER=console (image), OTEL_LOGS_EXPORTER=none (default), " +
+				"OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf (default), OTEL_EXPORTER_OTLP_ENDPOINT=http://collector:4318 (--endpoint), " +
+				"OTEL_SERVICE_NAME=shop (--service-name), OTEL_RESOURCE_ATTRIBUTES=application=store (--resource-attribute), " +
+				"OTEL_PROPAGATORS=b3,b3multi,tracecontext,baggage (--propagators), OTEL_PYTHON_LOG_CORRELATION=true (--log-correlation)",
+		},
+		{name: "unknown propagator", settings: Settings{Propagators: "b3,zipkin"}, problem: `no propagator named "zipkin"`},
+		{name: "unknown propagator of the image", image: map[string]string{"OTEL_PROPAGATORS": "datadog"}, problem: "OTEL_PROPAGATORS=datadog (image)"},
+		{name: "unknown exporter", settings: Settings{TracesExporter: "zipkin"}, problem: `no exporter named "zipkin"`},
+		{name: "grpc", image: map[string]string{"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}, problem: "http/protobuf only"},
+		{
+			name:  "grpc with the app's own exporter",
+			image: map[string]string{"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}, own: map[string]bool{"opentelemetry-exporter-otlp-proto-grpc": true},
+			want: "OTEL_TRACES_EXPORTER=otlp (default), OTEL_METRICS_EXPORTER=none (default), OTEL_LOGS_EXPORTER=none (default), " +
+				"OTEL_EXPORTER_OTLP_PROTOCOL=grpc (image), OTEL_SERVICE_NAME=app (default)",
+		},
+		{name: "endpoint without scheme", settings: Settings{Endpoint: "collector:4318"}, problem: "not an http or https URL"},
+		{name: "attribute without value", settings: Settings{ResourceAttributes: []string{"team"}}, problem: "not KEY=VALUE"},
+		{name: "line break", settings: Settings{ServiceName: "a\nb"}, problem: "line break"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			env, err := tt.settings.environment(tt.image, "app", release117, tt.own)
+			if tt.problem != "" {
+				var setting *SettingError
+				if !errors.As(err, &setting) || !strings.Contains(err.Error(), tt.problem) || setting.Hint() == "" {
+					t.Fatalf("got %v, want a SettingError with a hint about %q", err, tt.problem)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got []string
+			for _, v := range env {
+				got = append(got, v.Name+"="+v.Value+" ("+v.Origin+")")
+			}
+			if joined := strings.Join(got, ", "); joined != tt.want {
+				t.Errorf("got  %s\nwant %s", joined, tt.want)
+			}
+		})
+	}
+}
+
+func TestResourceAttributes(t *testing.T) {
+	for _, tt := range []struct {
+		settings Settings
+		image    string
+		want     string
+	}{
+		{Settings{}, "a=b", ""},
+		{Settings{Application: "shop"}, "", "application=shop"},
+		{Settings{Application: "shop", ResourceAttributes: []string{"team=a b,c", "x=1=2"}}, "", "application=shop,team=a%20b%2Cc,x=1=2"},
+		{Settings{ResourceAttributes: []string{"a=2"}}, "a=1,b=%2C", "a=2,b=%2C"},
+		{Settings{ResourceAttributes: []string{"name=ü"}}, "", "name=%C3%BC"},
+		{Settings{ResourceAttributes: []string{"empty="}}, "", "empty="},
+	} {
+		got, err := tt.settings.resourceAttributes(tt.image)
+		if err != nil || got != tt.want {
+			t.Errorf("%+v onto %q: got %q, %v, want %q", tt.settings, tt.image, got, err, tt.want)
+		}
+	}
+}

@@ -1,0 +1,191 @@
+package image
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/imgwrap/imgwrap/image/python"
+	"github.com/imgwrap/imgwrap/image/registry"
+	"github.com/imgwrap/imgwrap/image/rewrite"
+	"github.com/imgwrap/imgwrap/image/scan"
+	"github.com/imgwrap/imgwrap/layer"
+	"github.com/imgwrap/imgwrap/layer/bundle"
+	"github.com/imgwrap/imgwrap/layer/catalog"
+)
+
+// Wrapper holds what the use cases work with.
+type Wrapper struct {
+	Registry *registry.Client
+	Catalog  *catalog.Catalog
+	Bundles  *bundle.Builder
+	Jobs     int      // layers read at the same time, at least 1
+	Progress Progress // may be nil
+}
+
+// Progress is told how reading an image's layers goes on. Its methods are
+// called from several goroutines.
+type Progress interface {
+	// Layer announces a layer of so many compressed bytes. The returned reader
+	// passes r on and sees every read of it.
+	Layer(digest string, size int64, r io.ReadCloser) io.ReadCloser
+}
+
+// Report is what a wrapping did.
+type Report struct {
+	Version      int             `json:"version"` // PlanVersion
+	Source       string          `json:"source"`
+	SourceDigest string          `json:"source_digest"`
+	Image        string          `json:"image"` // repository:tag
+	Tag          string          `json:"tag"`
+	Digest       string          `json:"digest"`
+	Push         registry.Report `json:"push"`
+	Plan         *Plan           `json:"plan"`
+}
+
+// Name is the wrapped image by digest, repository@digest.
+func (r *Report) Name() string { return r.Plan.destination.Context().Name() + "@" + r.Digest }
+
+// Plan looks into an image and decides what wrapping it would change. It
+// writes nothing.
+func (w *Wrapper) Plan(ctx context.Context, ref string, opts Options) (*Plan, error) {
+	_, p, err := w.plan(ctx, ref, opts)
+	return p, err
+}
+
+// Wrap plans and carries the plan out: blobs, config and manifest first, the
+// tag last.
+func (w *Wrapper) Wrap(ctx context.Context, ref string, opts Options) (*Report, error) {
+	im, p, err := w.plan(ctx, ref, opts)
+	if err != nil {
+		return nil, err
+	}
+	pushed, err := w.Registry.Push(ctx, p.destination, im, registry.Content{
+		MediaType: p.wrapped.MediaType,
+		Manifest:  p.wrapped.Manifest,
+		Config:    p.wrapped.Config,
+		Added:     []v1.Layer{p.bundle, p.launch},
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &Report{
+		Version:      PlanVersion,
+		Source:       p.Source,
+		SourceDigest: p.SourceDigest,
+		Image:        p.Image,
+		Tag:          p.Tag,
+		Digest:       p.Digest,
+		Push:         pushed,
+		Plan:         p,
+	}, nil
+}
+
+func (w *Wrapper) plan(ctx context.Context, ref string, opts Options) (*registry.Image, *Plan, error) {
+	im, err := w.Registry.Open(ctx, ref)
+	if err != nil {
+		return nil, nil, err
+	}
+	src := source{
+		reference: im.Reference,
+		image:     rewrite.Image{MediaType: im.MediaType, Manifest: im.RawManifest, Config: im.RawConfig},
+		parsed:    im.Config,
+	}
+	if err := src.unwrap(); err != nil {
+		return nil, nil, fmt.Errorf("%s: %w", ref, err)
+	}
+	src.files, err = w.read(ctx, im, len(src.parsed.RootFS.DiffIDs))
+	if err != nil {
+		return nil, nil, fmt.Errorf("looking into %s: %w", ref, err)
+	}
+	c := src.parsed.Config
+	src.environment, err = python.Inspect(python.Config{
+		Entrypoint: c.Entrypoint, Cmd: c.Cmd, Env: c.Env, WorkingDir: c.WorkingDir, User: c.User,
+	}, src.files, python.Options{Python: opts.Python})
+	if err != nil {
+		return nil, nil, fmt.Errorf("%s: %w", ref, err)
+	}
+	p, err := plan(src, opts, w.Catalog, func(r *catalog.Release) (*layer.Layer, error) { return w.Bundles.Deferred(ctx, r) })
+	if err != nil {
+		return nil, nil, fmt.Errorf("%s: %w", ref, err)
+	}
+	return im, p, nil
+}
+
+// unwrap goes back to the source of an image that is wrapped already: it is
+// wrapped again with today's options, never on top.
+func (s *source) unwrap() error {
+	origin, ok := s.parsed.Config.Labels[LabelOrigin]
+	if !ok {
+		return nil
+	}
+	manifest, config, err := rewrite.FromOrigin(origin)
+	if err != nil {
+		return fmt.Errorf("reading the label %s: %w", LabelOrigin, err)
+	}
+	var parsed v1.ConfigFile
+	if err := json.Unmarshal(config, &parsed); err != nil {
+		return fmt.Errorf("reading the label %s: %w", LabelOrigin, err)
+	}
+	var before, now v1.Manifest
+	if err := errors.Join(json.Unmarshal(manifest, &before), json.Unmarshal(s.image.Manifest, &now)); err != nil {
+		return fmt.Errorf("reading the label %s: %w", LabelOrigin, err)
+	}
+	// Nothing may have been built on top of, or squeezed into, the wrapped image.
+	changed := len(now.Layers) != len(before.Layers)+addedLayers
+	for i := range before.Layers {
+		changed = changed || before.Layers[i].Digest != now.Layers[i].Digest
+	}
+	if changed {
+		return &RefusedError{
+			Problem: "it was wrapped by imgwrap and changed by another tool afterwards",
+			Remedy:  "wrap the image it was made from, " + s.parsed.Config.Labels[LabelSource],
+		}
+	}
+	s.image.Manifest, s.image.Config, s.parsed, s.rewrap = manifest, config, &parsed, true
+	return nil
+}
+
+// addedLayers is how many layers wrapping adds: bundle and launch.
+const addedLayers = 2
+
+// read streams the first n layers of an image, several at a time, and merges
+// what they hold.
+func (w *Wrapper) read(ctx context.Context, im *registry.Image, n int) (*scan.Index, error) {
+	if n > len(im.Manifest.Layers) {
+		return nil, &RefusedError{
+			Problem: fmt.Sprintf("the config names %d layers, the manifest %d", n, len(im.Manifest.Layers)),
+			Remedy:  "build the image again",
+		}
+	}
+	layers := make([]*scan.Layer, n)
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(max(w.Jobs, 1))
+	for i := range layers {
+		g.Go(func() error {
+			desc := im.Manifest.Layers[i]
+			r, err := im.Layer(ctx, i)
+			if err != nil {
+				return err
+			}
+			if w.Progress != nil {
+				r = w.Progress.Layer(desc.Digest.String(), desc.Size, r)
+			}
+			defer r.Close()
+			layers[i], err = scan.Read(ctx, r)
+			if err != nil {
+				return fmt.Errorf("reading layer %s: %w", desc.Digest, err)
+			}
+			return nil
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	return scan.Merge(layers...), nil
+}
