@@ -48,8 +48,8 @@ type Ref struct {
 // Fetcher gets wheels from a package index with the simple repository API
 // (PEP 503 and PEP 691), through a cache.
 type Fetcher struct {
-	// Cache holds the wheels by their sha256.
-	Cache *layer.Cache
+	// CacheDir is the directory of a [layer.Cache] that holds the wheels.
+	CacheDir string
 	// Index is the address of the index as pip takes it, so with the "/simple"
 	// of [DefaultIndex]. If empty, it is that in the environment variable
 	// PIP_INDEX_URL, else [DefaultIndex]. User and password in it are sent to
@@ -88,6 +88,7 @@ func (e *MissingError) Error() string {
 // has the sha256 and size that its Ref says. What has been fetched stays in
 // the cache, also if another wheel fails, so that the next call resumes.
 func (f *Fetcher) Fetch(ctx context.Context, refs []Ref) (map[string]string, error) {
+	cache := f.cache()
 	paths := make(map[string]string, len(refs))
 	var missing []Ref
 	var total int64
@@ -99,8 +100,8 @@ func (f *Fetcher) Fetch(ctx context.Context, refs []Ref) (map[string]string, err
 		if _, ok := paths[ref.SHA256]; ok {
 			continue
 		}
-		paths[ref.SHA256] = f.Cache.Path(digest)
-		_, err = f.Cache.Verify(digest, ref.Size)
+		paths[ref.SHA256] = cache.Path(digest)
+		_, err = cache.Verify(digest, ref.Size)
 		if errors.Is(err, fs.ErrNotExist) {
 			missing = append(missing, ref)
 			total += ref.Size
@@ -112,7 +113,7 @@ func (f *Fetcher) Fetch(ctx context.Context, refs []Ref) (map[string]string, err
 		return paths, nil
 	}
 	if f.Offline {
-		return nil, &MissingError{missing, f.Cache.Dir}
+		return nil, &MissingError{missing, f.CacheDir}
 	}
 	index, err := f.index()
 	if err != nil {
@@ -142,6 +143,8 @@ func (f *Fetcher) Fetch(ctx context.Context, refs []Ref) (map[string]string, err
 	}
 	return paths, nil
 }
+
+func (f *Fetcher) cache() *layer.Cache { return &layer.Cache{Dir: f.CacheDir} }
 
 // index is the address of an index without the user and password in it.
 type index struct {
@@ -217,7 +220,7 @@ func (f *Fetcher) download(ctx context.Context, index *index, file *url.URL, ref
 	defer res.Body.Close()
 	digest := v1.Hash{Algorithm: "sha256", Hex: ref.SHA256}
 	body := &limited{r: res.Body, left: ref.Size + 1}
-	err = f.Cache.Put(ctx, digest, ref.Size, body)
+	err = f.cache().Put(ctx, digest, ref.Size, body)
 	if body.err == io.EOF && body.left > 1 {
 		// Without a Content-Length, a cut connection looks like the end.
 		return &temporaryError{err: err}

@@ -19,7 +19,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/imgwrap/imgwrap/layer"
 	"github.com/imgwrap/imgwrap/layer/wheel/wheeltest"
 )
 
@@ -41,7 +40,7 @@ func serve(t *testing.T, h http.Handler) string {
 func fetcher(t *testing.T, index string) (*Fetcher, *waits) {
 	t.Helper()
 	w := new(waits)
-	return &Fetcher{Cache: &layer.Cache{Dir: t.TempDir()}, Index: index, wait: w.wait}, w
+	return &Fetcher{CacheDir: t.TempDir(), Index: index, wait: w.wait}, w
 }
 
 type waits struct {
@@ -60,7 +59,7 @@ func (w *waits) wait(ctx context.Context, d time.Duration) error {
 func cached(t *testing.T, f *Fetcher) []string {
 	t.Helper()
 	var paths []string
-	err := filepath.WalkDir(f.Cache.Dir, func(path string, d fs.DirEntry, err error) error {
+	err := filepath.WalkDir(f.CacheDir, func(path string, d fs.DirEntry, err error) error {
 		if err == nil && !d.IsDir() {
 			paths = append(paths, path)
 		}
@@ -155,7 +154,7 @@ func TestFetchOffline(t *testing.T) {
 	if !errors.As(err, &missing) || len(missing.Refs) != 2 {
 		t.Fatalf("error %v, want one of two missing wheels", err)
 	}
-	for _, want := range []string{demoFile + " and 1 more", f.Cache.Dir, "run once without --offline"} {
+	for _, want := range []string{demoFile + " and 1 more", f.CacheDir, "run once without --offline"} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("error %q, want %q in it", err, want)
 		}
