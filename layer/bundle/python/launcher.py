@@ -234,7 +234,7 @@ def execute(command, args):
                     status, reason = 126, "bad interpreter: " + error.strerror
                 continue
             elif error.errno == errno.EACCES:
-                if len(files) == 1 or not os.path.isdir(file):
+                if os.sep in command or not os.path.isdir(file):
                     status, reason = 126, "permission denied"
                 continue
             status, reason = 126, error.strerror

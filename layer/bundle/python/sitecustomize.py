@@ -335,53 +335,77 @@ def initialize(bundle, touched):
     import warnings
 
     with warnings.catch_warnings():
-        # Up to 0.48b0 these import pkg_resources, which says that it is
-        # deprecated.
+        # Up to 0.48b0 these import pkg_resources, which warns of its end.
         warnings.simplefilter("ignore")
         from opentelemetry.instrumentation import dependencies, distro
 
-    upstream = "opentelemetry.instrumentation.auto_instrumentation"
+    package = "opentelemetry.instrumentation.auto_instrumentation"
     loggers = [
-        logging.getLogger(upstream + suffix)
-        for suffix in ("", "._load", ".sitecustomize")
+        logging.getLogger(package + module)
+        for module in ("", "._load", ".sitecustomize")
     ]
-    failures = Failures()
-    find_conflicts = dependencies.get_dist_dependency_conflicts
+    conflict = getattr(dependencies, "DependencyConflictError", ())
+    find_conflicts = getattr(dependencies, "get_dist_dependency_conflicts", None)
     configure = distro.BaseDistro.configure
 
     def tolerant_find_conflicts(dist):
         try:
             return find_conflicts(dist)
-        except Exception:  # metadata that cannot be read: loading will tell
+        except Exception:  # unreadable metadata: loading will tell
             return None
 
     def tolerant_configure(self, **kwargs):
         configure(self, **kwargs)
-        conflict = getattr(dependencies, "DependencyConflictError", ())
         self.load_instrumentor = Tolerant(
             self.load_instrumentor, conflict, loggers[1], touched
         )
 
-    dependencies.get_dist_dependency_conflicts = tolerant_find_conflicts
-    distro.BaseDistro.configure = tolerant_configure
-    for logger in loggers:
-        logger.addFilter(failures)
-    try:
-        from opentelemetry.instrumentation import auto_instrumentation
+    patches = [(distro.BaseDistro, "configure", tolerant_configure)]
+    if find_conflicts is not None:
+        patches.append(
+            (dependencies, "get_dist_dependency_conflicts", tolerant_find_conflicts)
+        )
+    if "pkg_resources" in sys.modules:
+        # It would enforce the bounds of every requirement once more, and refuse
+        # what was accepted when the image was wrapped.
+        entry_point = sys.modules["pkg_resources"].EntryPoint
+        patches.append((entry_point, "require", lambda *_, **__: None))
 
-        if hasattr(auto_instrumentation, "initialize"):
-            auto_instrumentation.initialize()
-        else:  # up to 0.51b0 it runs on import
-            __import__(upstream + ".sitecustomize")
-    finally:
+    failures = Failures()
+    with Patched(patches):
         for logger in loggers:
-            logger.removeFilter(failures)
-        distro.BaseDistro.configure = configure
-        dependencies.get_dist_dependency_conflicts = find_conflicts
-        # setuptools puts its vendored packages there.
-        sys.path[:] = [p for p in sys.path if not p.startswith(bundle + os.sep)]
+            logger.addFilter(failures)
+        try:
+            from opentelemetry.instrumentation import auto_instrumentation
+
+            if hasattr(auto_instrumentation, "initialize"):
+                auto_instrumentation.initialize()
+            else:  # up to 0.51b0 it runs on import
+                __import__(package + ".sitecustomize")
+        finally:
+            for logger in loggers:
+                logger.removeFilter(failures)
+            # setuptools puts its vendored packages there.
+            sys.path[:] = [p for p in sys.path if not p.startswith(bundle + os.sep)]
     if failures.error is not None:
         raise failures.error
+
+
+class Patched(object):
+    """Attributes replaced for a while."""
+
+    def __init__(self, patches):
+        self.patches = patches
+        self.originals = []
+
+    def __enter__(self):
+        for owner, name, value in self.patches:
+            self.originals.append((owner, name, vars(owner)[name]))
+            setattr(owner, name, value)
+
+    def __exit__(self, *_):
+        for owner, name, value in self.originals:
+            setattr(owner, name, value)
 
 
 class Failures(object):
@@ -437,6 +461,10 @@ class Tolerant(object):
 
 def django_settings():
     """Whether Django's settings can be imported; they are, then."""
+    try:
+        __import__("django")
+    except ImportError:
+        return True  # the instrumentation knows what to do
     module = os.environ.get("DJANGO_SETTINGS_MODULE")
     if not module:
         say("django is not instrumented: DJANGO_SETTINGS_MODULE is not set")

@@ -1,0 +1,1088 @@
+"""Tests of sitecustomize.py in interpreters that start with it.
+
+The bundles are small imitations of releases: OLD has the shape of 0.38b0
+(pkg_resources, initialisation on import), MIDDLE that of 0.54b1 (no check of
+conflicts before loading), NEW that of 0.66b1. Each instrumentation appends its
+name to sys.loaded, and what happened is read from a script run in the
+interpreter under test.
+"""
+import json
+import os
+import sys
+import unittest
+
+from support import PYTHON, TemporaryRoot, environment, read
+
+INSTRUMENTATION = "opentelemetry/instrumentation/"
+AUTO = INSTRUMENTATION + "auto_instrumentation/"
+
+COMMON = {
+    INSTRUMENTATION
+    + "distro.py": """
+        {imports}
+
+        class BaseDistro:
+            def configure(self, **kwargs):
+                self._configure(**kwargs)
+
+            def load_instrumentor(self, entry_point, **kwargs):
+                entry_point.load()().instrument(**kwargs)
+
+        class DefaultDistro(BaseDistro):
+            def _configure(self, **kwargs):
+                pass
+        """,
+    "fake/__init__.py": "",
+    "fake/lazy.py": "",
+    "fake/distro.py": """
+        import os
+        from opentelemetry.instrumentation.distro import BaseDistro
+
+        class Distro(BaseDistro):
+            def _configure(self, **kwargs):
+                os.environ["OTEL_TRACES_EXPORTER"] = "set by the distro"
+        """,
+    "fake/configurator.py": """
+        import sys
+
+        class Configurator:
+            def configure(self, **kwargs):
+                sys.protocol = __import__("os").environ["OTEL_EXPORTER_OTLP_PROTOCOL"]
+        """,
+    "fake/first.py": """
+        import os, sys
+        import dependency, shared
+        sys.seen = (os.environ.get("PYTHONPATH"), list(sys.path))
+
+        class Instrumentor:
+            def instrument(self, **kwargs):
+                sys.loaded = ["first"]
+        """,
+    "fake/last.py": """
+        import sys
+
+        class Instrumentor:
+            def instrument(self, **kwargs):
+                sys.loaded.append("last")
+        """,
+    "fake/django.py": """
+        import sys
+
+        class Instrumentor:
+            def instrument(self, **kwargs):
+                import settings
+                sys.loaded.append("django")
+        """,
+    "dependency.py": "",
+    "shared.py": "",
+}
+
+# The parts that all releases have in common, in {entry_points}(group).
+STEPS = """
+    import os, sys
+    from logging import getLogger
+    from opentelemetry.instrumentation.distro import BaseDistro, DefaultDistro
+    from opentelemetry.instrumentation import dependencies
+
+    _logger = getLogger(__name__)
+
+    def _load_distro():
+        for entry_point in iterate("opentelemetry_distro"):
+            try:
+                return entry_point.load()()
+            except Exception as exc:
+                _logger.exception(
+                    "Distribution %s configuration failed", entry_point.name
+                )
+                raise exc
+        return DefaultDistro()
+
+    def _load_configurators():
+        for entry_point in iterate("opentelemetry_configurator"):
+            try:
+                entry_point.load()().configure(auto_instrumentation_version="0")
+            except Exception as exc:
+                _logger.exception("Configuration of %s failed", entry_point.name)
+                raise exc
+
+    def _hooks(group):
+        for entry_point in iterate(group):
+            entry_point.load()()
+    """
+
+OLD = {
+    "pkg_resources.py": """
+        import warnings
+        warnings.warn("pkg_resources is deprecated as an API", UserWarning, 2)
+
+        class EntryPoint:
+            def __init__(self, name, value):
+                self.name, self.value, self.dist = name, value, name
+
+            def require(self):
+                raise RuntimeError("ContextualVersionConflict")
+
+            def load(self):
+                self.require()
+                module, _, attribute = self.value.partition(":")
+                return getattr(__import__(module, fromlist=["x"]), attribute)
+
+        def iter_entry_points(group):
+            from entry_points import TABLE
+            return [EntryPoint(*pair) for pair in TABLE.get(group, ())]
+        """,
+    INSTRUMENTATION
+    + "dependencies.py": """
+        def get_dist_dependency_conflicts(dist):
+            if dist == "unreadable":
+                raise ValueError(dist)
+            return "conflict" if dist == "conflicting" else None
+        """,
+    AUTO + "__init__.py": "",
+    AUTO
+    + "sitecustomize.py": """
+        from pkg_resources import iter_entry_points as iterate
+        from opentelemetry.instrumentation.dependencies import (
+            get_dist_dependency_conflicts,
+        )
+        {steps}
+
+        def _load_instrumentors(distro):
+            _hooks("opentelemetry_pre_instrument")
+            for entry_point in iterate("opentelemetry_instrumentor"):
+                try:
+                    if get_dist_dependency_conflicts(entry_point.dist):
+                        continue
+                    distro.load_instrumentor(entry_point, skip_dep_check=True)
+                except Exception as exc:
+                    _logger.exception("Instrumenting of %s failed", entry_point.name)
+                    raise exc
+            _hooks("opentelemetry_post_instrument")
+
+        def initialize():
+            os.environ["PYTHONPATH"] = os.environ["PYTHONPATH"].replace("x", "x")
+            try:
+                distro = _load_distro()
+                distro.configure()
+                _load_configurators()
+                _load_instrumentors(distro)
+            except Exception:
+                _logger.exception("Failed to auto initialize opentelemetry")
+
+        initialize()
+        """,
+}
+
+NEW = {
+    "opentelemetry/util/entry_points.py": """
+        import sys
+
+        class EntryPoint:
+            def __init__(self, name, value):
+                self.name, self.value, self.dist = name, value, name
+
+            def load(self):
+                module, _, attribute = self.value.partition(":")
+                return getattr(__import__(module, fromlist=["x"]), attribute)
+
+        def entry_points(group):
+            from entry_points import TABLE
+            return [EntryPoint(*pair) for pair in TABLE.get(group, ())]
+        """,
+    INSTRUMENTATION
+    + "dependencies.py": """
+        class DependencyConflictError(Exception):
+            pass
+
+        def get_dist_dependency_conflicts(dist):
+            if dist == "unreadable":
+                raise ValueError(dist)
+            return "conflict" if dist == "conflicting" else None
+        """,
+    AUTO
+    + "_load.py": """
+        from opentelemetry.util.entry_points import entry_points as iterate
+        from opentelemetry.instrumentation.dependencies import (
+            DependencyConflictError,
+            get_dist_dependency_conflicts,
+        )
+        {steps}
+
+        def _load_instrumentors(distro):
+            _hooks("opentelemetry_pre_instrument")
+            for entry_point in iterate("opentelemetry_instrumentor"):
+                try:
+                    if get_dist_dependency_conflicts(entry_point.dist):
+                        continue
+                    distro.load_instrumentor(entry_point, skip_dep_check=True)
+                except DependencyConflictError as exc:
+                    sys.conflicts = [entry_point.name]
+                except ImportError:
+                    sys.exit("not reached")
+                except Exception as exc:
+                    _logger.exception("Instrumenting of %s failed", entry_point.name)
+                    raise exc
+            _hooks("opentelemetry_post_instrument")
+        """,
+    AUTO
+    + "__init__.py": """
+        import os
+        from logging import getLogger
+        from opentelemetry.instrumentation.auto_instrumentation._load import (
+            _load_configurators,
+            _load_distro,
+            _load_instrumentors,
+        )
+        _logger = getLogger(__name__)
+
+        def initialize(swallow_exceptions=True):
+            if "PYTHONPATH" in os.environ:
+                os.environ["PYTHONPATH"] = "changed:" + os.environ["PYTHONPATH"]
+            try:
+                distro = _load_distro()
+                distro.configure()
+                _load_configurators()
+                _load_instrumentors(distro)
+            except Exception as exc:
+                _logger.exception("Failed to auto initialize OpenTelemetry")
+                if not swallow_exceptions:
+                    raise exc
+        """,
+}
+
+MIDDLE = dict(NEW)
+MIDDLE[INSTRUMENTATION + "dependencies.py"] = """
+    class DependencyConflictError(Exception):
+        pass
+    """
+MIDDLE[AUTO + "_load.py"] = (
+    NEW[AUTO + "_load.py"]
+    .replace("            get_dist_dependency_conflicts,\n", "")
+    .replace("if get_dist_dependency_conflicts(entry_point.dist)", "if False")
+)
+
+RELEASES = {"0.38b0": OLD, "0.54b1": MIDDLE, "0.66b1": NEW}
+
+REPORT = """
+import json, os, sys
+site = sys.modules.get("sitecustomize")
+print(json.dumps({
+    "path": sys.path,
+    "environ": dict(os.environ),
+    "modules": sorted(sys.modules),
+    "loaded": getattr(sys, "loaded", None),
+    "sitecustomize": site and os.path.abspath(site.__file__),
+}))
+"""
+
+THREE = sys.version_info >= (3, 6)
+
+
+class LoaderTest(TemporaryRoot):
+    def setUp(self):
+        super(LoaderTest, self).setUp()
+        self.interpreter = self.make_environment() if THREE else PYTHON
+        self.bare_reports = {}
+        self.init = self.path("imgwrap", "init")
+        self.bundle = self.path("imgwrap", "otel-1.0")
+        self.loader = self.write("imgwrap/init/sitecustomize.py", read("sitecustomize.py"))
+        self.write_wrap()
+        self.write("app/shared.py", "")
+
+    def make_environment(self):
+        """A virtual environment without packages, made faster than by venv.
+
+        What is installed beside the interpreter under test would be found
+        before the bundle.
+        """
+        self.write(
+            "venv/pyvenv.cfg",
+            "home = %s\ninclude-system-site-packages = false\n"
+            % os.path.dirname(PYTHON),
+        )
+        self.write("venv/lib/python%d.%d/site-packages/x" % sys.version_info[:2], "")
+        os.mkdir(self.path("venv", "bin"))
+        os.symlink(PYTHON, self.path("venv", "bin", "python"))
+        return self.path("venv", "bin", "python")
+
+    def write_wrap(self, **changes):
+        wrap = {
+            "version": 1,
+            "release": "1.0",
+            "bundle": self.bundle,
+            "python": {"min": "3.6", "max": "3.14"},
+        }
+        wrap.update(changes)
+        self.write("imgwrap/wrap.json", json.dumps(wrap))
+
+    def write_bundle(self, release, instrumentations=(), **groups):
+        """Write a bundle with instrumentations between the first and the last.
+
+        Each is a pair of its name and the code of its module.
+        """
+        imports = "import pkg_resources" if release == "0.38b0" else ""
+        for files in (COMMON, RELEASES[release]):
+            for name, text in files.items():
+                text = text.replace("\n        {steps}", indent(STEPS, 4))
+                self.write_module(name, text.replace("{imports}", imports))
+        table = {
+            "opentelemetry_distro": [("distro", "fake.distro:Distro")],
+            "opentelemetry_configurator": [
+                ("configurator", "fake.configurator:Configurator")
+            ],
+            "opentelemetry_instrumentor": [("first", "fake.first:Instrumentor")]
+            + [(name, "fake.%s:Instrumentor" % name) for name, _ in instrumentations]
+            + [("last", "fake.last:Instrumentor")],
+        }
+        table.update(groups)
+        self.write_module("entry_points.py", "TABLE = %r" % table)
+        for name, text in instrumentations:
+            if text is not None:
+                self.write_module("fake/%s.py" % name, text)
+
+    def write_module(self, name, text):
+        self.write("imgwrap/otel-1.0/" + name, text)
+
+    def python(self, *args, **variables):
+        options = variables.pop("options", {})
+        flags = variables.pop("flags", [])
+        variables.setdefault("PYTHONPATH", self.init)
+        env = environment(**variables)
+        return self.run_command([self.interpreter] + flags + list(args), env, **options)
+
+    def report(self, **variables):
+        """What REPORT says in an interpreter with the loader, and its stderr."""
+        result = self.python("-c", REPORT, **variables)
+        self.assertEqual(result.status, 0, result.err)
+        return json.loads(result.out), result.err
+
+    def bare(self, **variables):
+        """What REPORT says where there is no loader, but the same variables."""
+        key = repr(sorted(variables.items()))
+        if key not in self.bare_reports:
+            path = variables.get("PYTHONPATH", self.init)
+            variables["PYTHONPATH"] = path.replace(self.init, self.path("nowhere"))
+            report, _ = self.report(**variables)
+            text = json.dumps(report).replace(self.path("nowhere"), self.init)
+            self.bare_reports[key] = json.loads(text)
+        return self.bare_reports[key]
+
+    def assert_off(self, reason, **variables):
+        """Telemetry is off: one line says why, and nothing else is different."""
+        expected = self.bare(**variables)
+        report, err = self.report(**variables)
+        self.assertIn(reason, err)
+        self.assertEqual(err.count("\n"), 1, err)
+        self.assertTrue(err.startswith("imgwrap: telemetry is off: "), err)
+        self.assert_untouched(report, expected)
+
+    def assert_silent(self, **variables):
+        expected = self.bare(**variables)
+        report, err = self.report(**variables)
+        self.assertEqual(err, "")
+        self.assert_untouched(report, expected)
+
+    def assert_untouched(self, report, expected):
+        self.assertEqual(report["path"], expected["path"])
+        self.assertEqual(report["environ"], expected["environ"])
+        ours = ("opentelemetry", "fake", "pkg_resources", "entry_points", "dependency")
+        self.assertEqual(
+            [name for name in report["modules"] if name.split(".")[0] in ours], []
+        )
+        self.assertIsNone(report["loaded"])
+
+
+def indent(text, spaces):
+    return text.replace("\n", "\n" + " " * spaces)
+
+
+def each_release(test):
+    def run(self):
+        for release in sorted(RELEASES):
+            self.release = release
+            try:
+                test(self, release)
+            except BaseException:
+                sys.stderr.write("with the imitation of %s:\n" % release)
+                raise
+
+    run.__name__ = test.__name__
+    run.__doc__ = test.__doc__
+    return run
+
+
+@unittest.skipUnless(THREE, "no release serves Python 2")
+class LoadTest(LoaderTest):
+    @each_release
+    def test_loads(self, release):
+        self.write_bundle(release)
+        path = os.pathsep.join([self.init, self.path("app"), self.path("app2")])
+        expected = self.bare(PYTHONPATH=path)
+        report, err = self.report(PYTHONPATH=path)
+        self.assertEqual(err, "")
+        self.assertEqual(report["loaded"], ["first", "last"])
+        self.assertEqual(report["path"], expected["path"] + [self.bundle])
+        self.assertIn("_imgwrap_loader", report["modules"])
+        changes = {
+            name: value
+            for name, value in report["environ"].items()
+            if value != expected["environ"].get(name)
+        }
+        self.assertEqual(
+            changes,
+            {
+                "OTEL_TRACES_EXPORTER": "set by the distro",
+                "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
+            },
+        )
+
+    @each_release
+    def test_packages_of_the_application_win(self, release):
+        self.write_bundle(release)
+        code = "import dependency, shared; print(dependency.__file__, shared.__file__)"
+        path = os.pathsep.join([self.init, self.path("app")])
+        result = self.python("-c", code, PYTHONPATH=path)
+        self.assertEqual(
+            result.out.split(),
+            [self.path("imgwrap", "otel-1.0", "dependency.py"), self.path("app", "shared.py")],
+        )
+
+    @each_release
+    def test_while_instrumentations_load(self, release):
+        self.write_bundle(release)
+        path = os.pathsep.join([self.init, self.path("app"), "", "/x"])
+        code = "import json, sys; print(json.dumps([sys.seen, sys.protocol]))"
+        result = self.python(
+            "-c", code, PYTHONPATH=path, OTEL_EXPORTER_OTLP_PROTOCOL="grpc"
+        )
+        (pythonpath, sys_path), protocol = json.loads(result.out)
+        self.assertEqual(pythonpath.replace("changed:", ""), self.path("app") + "::/x")
+        self.assertEqual(sys_path[-1], self.bundle)
+        self.assertEqual(protocol, "grpc")
+
+    @each_release
+    def test_bundle_on_the_path_of_a_parent(self, release):
+        self.write_bundle(release)
+        path = os.pathsep.join([self.init, self.bundle, self.path("app")])
+        report, _ = self.report(PYTHONPATH=path)
+        self.assertEqual(report["path"].count(self.bundle), 1)
+        self.assertEqual(report["path"][-1], self.bundle)
+
+    @each_release
+    def test_one_instrumentation_fails(self, release):
+        for code, log in (
+            ("raise ImportError('reason')", "Importing of broken failed"),
+            ("import nowhere_to_be_found", ""),
+            ("raise ValueError('reason')", "Instrumenting of broken failed"),
+            ("raise SystemExit(3)", "Instrumenting of broken failed"),
+            ("class Instrumentor: pass", "Instrumenting of broken failed"),
+            ("syntax error", "Instrumenting of broken failed"),
+        ):
+            self.write_bundle(release, [("broken", code)])
+            report, err = self.report()
+            self.assertEqual(report["loaded"], ["first", "last"], code)
+            if log:
+                self.assertIn(log, err)
+                self.assertIn("Traceback", err)
+            else:
+                self.assertEqual(err, "")
+            self.assertNotIn("imgwrap", err.splitlines()[:1])
+
+    @each_release
+    def test_conflicts(self, release):
+        conflict = (
+            "from opentelemetry.instrumentation import dependencies\n"
+            "raise getattr(dependencies, 'DependencyConflictError', ImportError)"
+        )
+        self.write_bundle(release, [("own", conflict)])
+        report, err = self.report()
+        self.assertEqual(report["loaded"], ["first", "last"])
+        if release != "0.38b0":
+            self.assertEqual(err, "")
+            self.write_bundle(release, [("conflicting", "raise ValueError")])
+        if release != "0.54b1":
+            self.write_bundle(
+                release,
+                [
+                    ("conflicting", "raise ValueError"),
+                    ("unreadable", COMMON["fake/last.py"].replace("last", "odd")),
+                ],
+            )
+            report, err = self.report()
+            self.assertEqual(err, "")
+            self.assertEqual(report["loaded"], ["first", "odd", "last"])
+
+    @each_release
+    def test_initialization_fails(self, release):
+        self.write_bundle(release)
+        for module in (
+            "fake/distro.py",
+            "fake/configurator.py",
+            INSTRUMENTATION + "distro.py",
+            AUTO + "__init__.py",
+        ):
+            with open(os.path.join(self.bundle, module)) as file:
+                text = file.read()
+            for code in (
+                "raise SystemExit('a\\nreason')",
+                "import no_reason",
+            ):
+                self.write_module(module, code)
+                self.assert_off("reason")
+            self.write_module(module, text)
+
+    @each_release
+    def test_setting_refused(self, release):
+        self.write_bundle(release)
+        self.write_module(
+            "fake/configurator.py",
+            """
+            import os
+            class Configurator:
+                def configure(self, **kwargs):
+                    os.environ.update({"ADDED": "1", "KEPT": "changed"})
+                    del os.environ["LANG"]
+                    raise RuntimeError("Requested component 'x' not found")
+            """,
+        )
+        self.assert_off("RuntimeError: Requested component 'x' not found", KEPT="1")
+
+    @each_release
+    def test_hooks(self, release):
+        hook = "import sys\ndef run():\n    sys.hooks = getattr(sys, 'hooks', 0) + 1\n"
+        hooks = {
+            "opentelemetry_pre_instrument": [("pre", "fake.hook:run")],
+            "opentelemetry_post_instrument": [("post", "fake.hook:run")],
+        }
+        self.write_bundle(release, **hooks)
+        self.write_module("fake/hook.py", hook)
+        result = self.python("-c", "import sys; print(sys.hooks, sys.loaded)")
+        self.assertEqual(result.out, "2 ['first', 'last']\n")
+
+        self.write_module("fake/hook.py", "def run():\n    raise ValueError('reason')\n")
+        self.assert_off("reason")
+
+        # Once packages are patched, the bundle stays.
+        del hooks["opentelemetry_pre_instrument"]
+        self.write_bundle(release, **hooks)
+        report, err = self.report()
+        self.assertEqual(err, "imgwrap: telemetry is incomplete: ValueError: reason\n")
+        self.assertEqual(report["path"][-1], self.bundle)
+        self.assertEqual(report["environ"]["PYTHONPATH"], self.init)
+        self.assertEqual(report["loaded"], ["first", "last"])
+
+    @each_release
+    def test_failure_leaves_no_module_behind(self, release):
+        self.write_bundle(release)
+        self.write_module("dependency.py", "where = 'bundle'")
+        self.write_module("space/inner.py", "where = 'bundle'")
+        self.write_module("space2/inner.py", "where = 'bundle'")
+        self.write_module(
+            "finder.py",
+            """
+            import importlib.machinery, sys
+
+            class Finder:
+                @classmethod
+                def find_spec(cls, name, path=None, target=None):
+                    pass
+
+            class Instance(Finder):
+                pass
+
+            sys.meta_path += [Finder, Instance()]
+            if hasattr(importlib.machinery.PathFinder, "find_distributions"):
+                del importlib.machinery.PathFinder.find_distributions
+            """,
+        )
+        self.write_module(
+            "fake/configurator.py",
+            "import dependency, finder, shared, space.inner, space2.inner, app_finder\n"
+            "raise ValueError('reason')\n",
+        )
+        self.write("app/space/other.py", "")
+        self.write(
+            "app/app_finder.py",
+            "import sys\n"
+            "class Finder:\n"
+            "    find_spec = classmethod(lambda *_: None)\n"
+            "sys.meta_path.append(Finder)\n",
+        )
+        self.write("script/dependency.py", "where = 'script'")
+        script = self.write(
+            "script/main.py",
+            """
+            import sys
+            before = [f for f in sys.meta_path if "inder" in str(f)]
+            assert "app_finder" in str(before[-1]), before
+            assert "shared" in sys.modules
+            import dependency
+            assert dependency.where == "script", dependency
+            import space.other
+            assert not hasattr(space, "inner"), space.inner
+            for name in ("space.inner", "space2", "finder", "fake"):
+                try:
+                    __import__(name)
+                except ImportError:
+                    continue
+                sys.exit(name)
+            if sys.version_info >= (3, 8):
+                import importlib.metadata
+                list(importlib.metadata.distributions())
+                assert hasattr(importlib.machinery.PathFinder, "find_distributions")
+            print("done")
+            """,
+        )
+        path = os.pathsep.join([self.init, self.path("app")])
+        result = self.python(script, PYTHONPATH=path)
+        self.assertEqual(result.out, "done\n", result.err)
+        self.assertEqual(result.err, "imgwrap: telemetry is off: ValueError: reason\n")
+
+    @each_release
+    def test_interrupt_ends_the_process(self, release):
+        self.write_bundle(release, [("broken", "raise KeyboardInterrupt")])
+        result = self.python("-c", "print('ran')")
+        self.assertNotEqual(result.status, 0)
+        self.assertEqual(result.out, "")
+
+    @each_release
+    def test_strict(self, release):
+        self.write_bundle(release)
+        result = self.python("-c", "print('ran')", IMGWRAP_STRICT="1")
+        self.assertEqual((result.status, result.out, result.err), (0, "ran\n", ""))
+        self.write_module("fake/distro.py", "raise ImportError('reason')")
+        result = self.python("-c", "print('ran')", IMGWRAP_STRICT="1")
+        self.assertEqual((result.status, result.out), (1, ""))
+        lines = result.err.splitlines()
+        self.assertTrue(lines[0].startswith("Traceback"), lines)
+        self.assertEqual(lines[-1], "imgwrap: telemetry is off: ImportError: reason")
+        for variables in ({"IMGWRAP_STRICT": "0"}, {"IMGWRAP_DISABLE": "1"}):
+            result = self.python("-c", "print('ran')", **variables)
+            self.assertEqual((result.status, result.out), (0, "ran\n"))
+
+    @each_release
+    def test_warnings_are_not_shown(self, release):
+        self.write_bundle(release)
+        for action in ("default", "error"):
+            report, err = self.report(PYTHONWARNINGS=action)
+            self.assertEqual(report["loaded"], ["first", "last"])
+            self.assertNotIn("pkg_resources", err)
+
+    @each_release
+    def test_django(self, release):
+        self.write_bundle(release, [("django", COMMON["fake/django.py"])])
+        self.write("app/django/__init__.py", "")
+        self.write("cwd/settings.py", "")
+        self.write("cwd/wrong.py", "import no_such_module")
+        path = os.pathsep.join([self.init, self.path("app")])
+        both = {"PYTHONPATH": path, "DJANGO_SETTINGS_MODULE": "settings"}
+
+        report, err = self.report(**both)
+        self.assertEqual((report["loaded"], err), (["first", "django", "last"], ""))
+        self.assertEqual(report["path"], self.bare(**both)["path"] + [self.bundle])
+
+        # An entry for the working directory that was there stays.
+        both["PYTHONPATH"] += os.pathsep + self.cwd
+        report, err = self.report(**both)
+        self.assertEqual(report["path"], self.bare(**both)["path"] + [self.bundle])
+
+        for module, reason in (
+            (None, "DJANGO_SETTINGS_MODULE is not set"),
+            ("absent", "absent: ModuleNotFoundError: No module named 'absent'"),
+            ("wrong", "wrong: ModuleNotFoundError: No module named 'no_such_module'"),
+        ):
+            report, err = self.report(PYTHONPATH=path, DJANGO_SETTINGS_MODULE=module)
+            self.assertEqual(report["loaded"], ["first", "last"])
+            self.assertEqual(err, "imgwrap: django is not instrumented: %s\n" % reason)
+            self.assertNotIn(self.cwd, report["path"])
+
+        # Where the working directory is not to be trusted.
+        both["PYTHONPATH"] = path
+        report, err = self.report(PYTHONSAFEPATH="1", **both)
+        if sys.version_info >= (3, 11):
+            self.assertEqual(report["loaded"], ["first", "last"])
+            self.assertIn("No module named 'settings'", err)
+
+    @each_release
+    def test_working_directory_is_off_the_path(self, release):
+        self.write_bundle(release)
+        for name in ("dependency", "json", "logging", "warnings", "fake"):
+            self.write("cwd/%s.py" % name, "raise SystemExit('shadow')")
+        code = "import sys; print(sys.loaded)"
+        result = self.python("-c", code)
+        self.assertEqual((result.out, result.err), ("['first', 'last']\n", ""))
+
+    def test_removed_working_directory(self):
+        self.write_bundle("0.66b1", [("django", COMMON["fake/django.py"])])
+        code = 'mkdir gone && cd gone && rmdir ../gone && exec "$0" -c "print(1)"'
+        env = environment(PYTHONPATH=self.init, DJANGO_SETTINGS_MODULE="settings")
+        result = self.run_command(["/bin/sh", "-c", code, self.interpreter], env)
+        self.assertEqual((result.status, result.out), (0, "1\n"))
+
+    @each_release
+    def test_children(self, release):
+        self.write_bundle(release)
+        script = self.write(
+            "cwd/main.py",
+            """
+            import multiprocessing, os, subprocess, sys
+
+            def show(name):
+                sys.stdout.write("%s %s\\n" % (name, getattr(sys, "loaded", None)))
+                sys.stdout.flush()
+
+            if __name__ == "__main__":
+                child = [sys.executable, "-c", "import main; main.show('{}')"]
+                subprocess.check_call([a.format("subprocess") for a in child])
+                subprocess.check_call([a.format("empty") for a in child], env={})
+                for method in ("spawn", "fork", "forkserver"):
+                    context = multiprocessing.get_context(method)
+                    process = context.Process(target=show, args=(method,))
+                    process.start()
+                    process.join()
+                pid = os.fork()
+                if not pid:
+                    show("os.fork")
+                    os._exit(0)
+                os.waitpid(pid, 0)
+            """,
+        )
+        result = self.python(script)
+        self.assertEqual(
+            result.out.splitlines(),
+            [
+                "subprocess ['first', 'last']",
+                "empty None",
+                "spawn ['first', 'last']",
+                "fork ['first', 'last']",
+                "forkserver ['first', 'last']",
+                "os.fork ['first', 'last']",
+            ],
+        )
+        self.assertNotIn("imgwrap", result.err)
+
+    def test_loads_once(self):
+        self.write_bundle("0.66b1")
+        code = (
+            "import importlib, sys; first = sys.loaded; del sys.loaded\n"
+            "sys.modules.pop('sitecustomize'); import sitecustomize\n"
+            "importlib.reload(sitecustomize)\n"
+            "exec(open(%r).read(), {'__file__': %r, '__name__': 'other'})\n"
+            "print(first, hasattr(sys, 'loaded'))" % (self.loader, self.loader)
+        )
+        result = self.python("-c", code)
+        self.assertEqual((result.out, result.err), ("['first', 'last'] False\n", ""))
+
+    def test_flags_that_keep_the_loader_out(self):
+        self.write_bundle("0.66b1")
+        for flags in (["-I"], ["-E"], ["-S"]):
+            report, err = self.report(flags=flags)
+            self.assertEqual((report["loaded"], err), (None, ""))
+        for flags in (["-s"], ["-B"], ["-u"], ["-O"], ["-X", "utf8"], ["-bb"]):
+            report, err = self.report(flags=flags)
+            self.assertEqual((report["loaded"], err), (["first", "last"], ""))
+
+
+class OffTest(LoaderTest):
+    def test_python_too_old(self):
+        if THREE:
+            self.write_bundle("0.66b1")
+        self.write_wrap(python={"min": "99.1"})
+        self.assert_off(
+            "Python %d.%d is older than 99.1, the oldest that OpenTelemetry 1.0 serves"
+            % sys.version_info[:2]
+        )
+
+    def test_wrap_json(self):
+        for text, reason in (
+            (None, "No such file or directory"),
+            ("", ""),
+            ("{", ""),
+            ("[]", "not an object"),
+            ("null", "not an object"),
+            ('{"python": {"min": "x"}}', ""),
+            ('{"python": 1}', ""),
+        ):
+            os.remove(self.path("imgwrap", "wrap.json"))
+            if text is not None:
+                self.write("imgwrap/wrap.json", text)
+            self.assert_off(reason)
+            self.write("imgwrap/wrap.json", "{}")
+        self.assert_off("wrap.json names no bundle" if THREE else "")
+
+    @unittest.skipUnless(THREE, "no release serves Python 2")
+    def test_bundle_missing_or_empty(self):
+        self.assert_off("otel-1.0 is missing or unreadable")
+        self.write("imgwrap/otel-1.0", "not a directory")
+        self.assert_off("otel-1.0 is missing or unreadable")
+        os.remove(self.bundle)
+        os.mkdir(self.bundle)
+        self.assert_off("No module named 'opentelemetry'")
+
+    @unittest.skipUnless(THREE, "no release serves Python 2")
+    def test_bundle_unreadable(self):
+        self.write_bundle("0.66b1")
+        for name, reason in (
+            ("", "otel-1.0 is missing or unreadable"),
+            ("opentelemetry", "opentelemetry"),
+            ("fake/distro.py", "distro"),
+        ):
+            path = os.path.join(self.bundle, name)
+            mode = os.stat(path).st_mode
+            os.chmod(path, 0)
+            self.addCleanup(os.chmod, path, mode)
+            try:
+                self.assert_off(reason, options={"preexec_fn": obey_modes})
+            finally:
+                os.chmod(path, mode)
+
+    def test_switches(self):
+        for variables in (
+            {"OTEL_SDK_DISABLED": "true"},
+            {"OTEL_SDK_DISABLED": "TRUE"},
+            {"IMGWRAP_DISABLE": "1"},
+            {"IMGWRAP_DISABLE": "true"},
+        ):
+            self.assert_silent(IMGWRAP_STRICT="1", **variables)
+        os.remove(self.path("imgwrap", "wrap.json"))
+        for variables in (
+            {"OTEL_SDK_DISABLED": "false"},
+            {"IMGWRAP_DISABLE": "0"},
+        ):
+            self.assert_off("wrap.json", **variables)
+
+    def test_programs_that_are_not_the_application(self):
+        os.remove(self.path("imgwrap", "wrap.json"))
+        for name in ("pip", "poetry", "opentelemetry-instrument", "pip3.11"):
+            script = self.write("bin/" + name, "print('ran')")
+            result = self.python(script, "install")
+            self.assertEqual((result.out, result.err), ("ran\n", ""))
+        self.write("app/ensurepip/__init__.py", "")
+        self.write("app/ensurepip/__main__.py", "print('ran')")
+        path = os.pathsep.join([self.init, self.path("app")])
+        for flags in (["-m", "ensurepip"], ["-Bum", "ensurepip"], ["-Bmensurepip"]):
+            result = self.python(PYTHONPATH=path, flags=flags)
+            self.assertEqual((result.out, result.err), ("ran\n", ""))
+        result = self.python(self.path("app", "ensurepip", "__main__.py"))
+        self.assertEqual((result.out, result.err), ("ran\n", ""))
+        for name in ("pipeline", "app.py"):
+            script = self.write("bin/" + name, "print('ran')")
+            result = self.python(script)
+            self.assertEqual(result.out, "ran\n")
+            self.assertIn("telemetry is off", result.err)
+
+    @unittest.skipUnless(THREE, "no release serves Python 2")
+    def test_programs_that_wrap_json_names(self):
+        self.write_wrap(skip=["healthcheck"])
+        script = self.write("bin/healthcheck.py", "print('ran')")
+        result = self.python(script)
+        self.assertEqual((result.out, result.err), ("ran\n", ""))
+
+    def test_another_agent(self):
+        for agent, variables in (
+            ("ddtrace", {"PYTHONPATH": self.init + ":/x/ddtrace/bootstrap"}),
+            ("newrelic", {"NEW_RELIC_ADMIN_COMMAND": "[]"}),
+        ):
+            self.assert_off(agent + " is active", **variables)
+
+    def test_closed_stderr(self):
+        os.remove(self.path("imgwrap", "wrap.json"))
+        result = self.run_command(
+            ["/bin/sh", "-c", '"$0" -c "print(1)" 2>&-', self.interpreter],
+            environment(PYTHONPATH=self.init),
+        )
+        self.assertEqual((result.status, result.out, result.err), (0, "1\n", ""))
+
+    def test_stderr_without_that_text(self):
+        self.write_wrap(bundle=u"/\xfcml\xe4ut")
+        for encoding in ("ascii:strict", "utf-8"):
+            result = self.python("-c", "print(1)", PYTHONIOENCODING=encoding)
+            self.assertEqual((result.status, result.out), (0, "1\n"))
+
+
+def obey_modes():
+    """Take away from root what lets it read files whatever their modes."""
+    if os.getuid() == 0:
+        import ctypes
+
+        prctl = ctypes.CDLL(None, use_errno=True).prctl
+        for capability in (1, 2):  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
+            if prctl(24, capability, 0, 0, 0):  # PR_CAPBSET_DROP
+                raise OSError(ctypes.get_errno(), "prctl")
+
+
+class HandOverTest(LoaderTest):
+    """The sitecustomize that would have been imported is, in all its ways."""
+
+    def compare(self, code="import sys; print(sys.modules['sitecustomize'].__file__)"):
+        next_one = os.pathsep.join([self.init, self.path("next")])
+        results = []
+        for path in (self.path("next"), next_one):
+            result = self.python(
+                "-c", code, PYTHONPATH=path, IMGWRAP_DISABLE="1"
+            )
+            results.append((result.status, result.out, result.err))
+        self.assertEqual(results[0], results[1])
+        return result
+
+    def test_next(self):
+        self.write("next/sitecustomize.py", "import sys; print(__name__)")
+        result = self.compare()
+        self.assertEqual(
+            result.out.replace(".pyc", ".py"),
+            "sitecustomize\n%s\n" % self.path("next", "sitecustomize.py"),
+        )
+
+    def test_next_package(self):
+        self.write("next/sitecustomize/__init__.py", "from . import inner")
+        self.write("next/sitecustomize/inner.py", "print(__name__)")
+        self.assertIn("sitecustomize.inner\n", self.compare().out)
+
+    def test_next_fails(self):
+        code = "import sys; print('sitecustomize' in sys.modules)"
+        for text in (
+            "raise RuntimeError('reason')",
+            "import no_such_module",
+            "raise ImportError('reason')",
+            "syntax error",
+            "raise SystemExit(3)",
+        ):
+            self.write("next/sitecustomize.py", text)
+            result = self.compare(code) if "Exit" not in text else None
+            if result is None:
+                path = os.pathsep.join([self.init, self.path("next")])
+                result = self.python(
+                    "-c", code, PYTHONPATH=path, IMGWRAP_DISABLE="1"
+                )
+                self.assertNotEqual((result.status, result.out), (0, "False\n"))
+            else:
+                self.assertEqual((result.status, result.out), (0, "False\n"))
+
+    def test_none(self):
+        result = self.python("-c", "import sitecustomize as s; print(s.__file__)")
+        alone = self.python(
+            "-c", "import sitecustomize as s; print(s.__file__)", PYTHONPATH=None
+        )
+        expected = alone.out or self.loader + "\n"
+        self.assertEqual(result.out.replace(".pyc", ".py"), expected)
+        self.assertEqual(result.status, 0)
+
+    def test_path_is_changed_by_next(self):
+        for change in ("insert(0, '/x')", "append('/x')", "remove(sys.path[-1])"):
+            self.write("next/sitecustomize.py", "import sys; sys.path." + change)
+            code = "import json, sys; print(json.dumps(sys.path))"
+            path = os.pathsep.join([self.init, self.path("next")])
+            result = self.python("-c", code, PYTHONPATH=path, IMGWRAP_DISABLE="1")
+            expected = self.python("-c", code, PYTHONPATH=self.path("next"))
+            got = json.loads(result.out)
+            self.assertEqual(got.count(self.init), 1)
+            got.remove(self.init)
+            self.assertEqual(got, json.loads(expected.out))
+
+    def test_other_agents_that_hand_over(self):
+        # One leaves sys.path and searches again, the other searches the rest.
+        leaving = """
+            import os, sys
+            print("agent")
+            here = os.path.dirname(os.path.abspath(__file__))
+            path = list(sys.path)
+            sys.path[:] = [p for p in path if p != here]
+            this = sys.modules.pop("sitecustomize")
+            try:
+                import sitecustomize
+            except ImportError:
+                sys.modules["sitecustomize"] = this
+            sys.path[:] = path
+            """
+        searching = """
+            import os, sys
+            print("agent")
+            here = os.path.dirname(os.path.abspath(__file__))
+            rest = [p for p in sys.path if p != here]
+            try:
+                import imp
+                found = imp.find_module("sitecustomize", rest)
+            except ImportError:
+                try:
+                    from importlib.machinery import PathFinder
+                except ImportError:
+                    found = None
+                else:
+                    found = PathFinder.find_spec("sitecustomize", rest)
+                    if found:
+                        from importlib.util import module_from_spec
+                        found.loader.exec_module(module_from_spec(found))
+            else:
+                imp.load_module("sitecustomize", *found)
+            """
+        self.write("next/sitecustomize.py", "print('application')")
+        for text in (leaving, searching):
+            self.write("agent/sitecustomize.py", text)
+            agent, application = self.path("agent"), self.path("next")
+            for order in (
+                [self.init, agent, application],
+                [agent, self.init, application],
+            ):
+                result = self.python(
+                    "-c",
+                    "print('ran')",
+                    PYTHONPATH=os.pathsep.join(order),
+                    IMGWRAP_DISABLE="1",
+                    PYTHONWARNINGS="ignore",
+                )
+                self.assertEqual(result.out, "agent\napplication\nran\n", result.err)
+                self.assertEqual(result.err, "")
+
+    def test_usercustomize(self):
+        # The user's own, like site, comes after this one.
+        self.write("next/usercustomize.py", "print('user')")
+        self.assertIn(self.compare("print('ran')").out, ("user\nran\n", "ran\n"))
+
+    @unittest.skipUnless(THREE, "no release serves Python 2")
+    def test_after_telemetry(self):
+        self.write_bundle("0.66b1")
+        self.write("next/sitecustomize.py", "import sys; print(sys.loaded)")
+        path = os.pathsep.join([self.init, self.path("next")])
+        result = self.python("-c", "print('ran')", PYTHONPATH=path)
+        self.assertEqual(result.out, "['first', 'last']\nran\n")
+
+
+class ProgramTest(unittest.TestCase):
+    def test_program_of(self):
+        # The functions, without what the module does on import.
+        source = read("sitecustomize.py").rpartition("\nif MARKER")[0]
+        namespace = {"__file__": "/init/sitecustomize.py"}
+        exec(source, namespace)
+        program_of = namespace["program_of"]
+        for argv, expected in (
+            ([], ""),
+            (["python"], ""),
+            (["/usr/bin/python3.11"], ""),
+            (["python", "app.py", "-m", "pip"], "app"),
+            (["python", "/usr/bin/pip3.11", "install"], "pip"),
+            (["python", "/usr/bin/easy_install-3.9"], "easy_install"),
+            (["python", "-m", "pip._internal", "x"], "pip"),
+            (["python", "-mvenv"], "venv"),
+            (["python", "-Im", "pip"], "pip"),
+            (["python", "-W", "error", "-X", "dev", "-Wignore", "-m", "pip"], "pip"),
+            (["python", "-Ximporttime", "-u", "pip"], "pip"),
+            (["python", "--check-hash-based-pycs", "always", "pip"], "pip"),
+            (["python", "--", "pip"], "pip"),
+            (["python", "-"], ""),
+            (["python", "-c", "import pip", "pip"], ""),
+            (["python", "-m"], ""),
+            (["python", "-W"], ""),
+            (["python", "x/pip-23.0.whl/pip/__main__.py"], "pip"),
+            (["python", "-c", "from multiprocessing.spawn import spawn_main; x"], ""),
+            (
+                ["python", "-c", "from multiprocessing.resource_tracker import main; x"],
+                "compileall",
+            ),
+            (["uwsgi", "--http", ":80"], "uwsgi"),
+            (["/opt/app.pyz"], "app.pyz"),
+        ):
+            self.assertEqual(program_of(argv), expected, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(unittest.main())

@@ -1,0 +1,86 @@
+package bundle_test
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// TestPython runs the tests of the launcher and the loader under every Python
+// of this machine, from 2.7 on; with -short, under one.
+func TestPython(t *testing.T) {
+	interpreters := pythons(t)
+	if len(interpreters) == 0 {
+		t.Fatal("no Python found: neither on PATH nor in pyenv's directory")
+	}
+	if testing.Short() {
+		interpreters = interpreters[:1]
+	}
+	for _, p := range interpreters {
+		t.Run(p.version, func(t *testing.T) {
+			t.Parallel()
+			t.Log(p.path)
+			cmd := exec.CommandContext(t.Context(), p.path, "-B", "-m", "unittest", "test_launcher", "test_loader")
+			cmd.Dir = "python"
+			cmd.Env = append(os.Environ(), "PYTHONDONTWRITEBYTECODE=1")
+			out, err := cmd.CombinedOutput()
+			if err != nil {
+				t.Fatalf("%s: %v\n%s", p.path, err, out)
+			}
+			if !strings.Contains(string(out), "\nOK") {
+				t.Fatalf("%s: no test ran:\n%s", p.path, out)
+			}
+		})
+	}
+}
+
+type python struct {
+	hex     string // sys.hexversion, which sorts as the version does
+	version string
+	path    string
+}
+
+// pythons finds one interpreter of each version, newest first: those on PATH
+// and those that pyenv has installed.
+func pythons(t *testing.T) []python {
+	var names []string
+	for _, dir := range filepath.SplitList(os.Getenv("PATH")) {
+		// Not python2.6 and the like, nor python3-config.
+		for _, pattern := range []string{"python3", "python2.7", "python3.[0-9]", "python3.[0-9][0-9]"} {
+			found, err := filepath.Glob(filepath.Join(dir, pattern))
+			if err != nil {
+				t.Fatal(err)
+			}
+			names = append(names, found...)
+		}
+	}
+	root := os.Getenv("PYENV_ROOT")
+	if home, err := os.UserHomeDir(); root == "" && err == nil {
+		root = filepath.Join(home, ".pyenv")
+	}
+	found, err := filepath.Glob(filepath.Join(root, "versions", "*", "bin", "python"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	names = append(names, found...)
+
+	const question = "import os, sys; print('%08x %d.%d.%d' % ((sys.hexversion,) + sys.version_info[:3])); print(os.path.realpath(sys.executable))"
+	var all []python
+	for _, name := range names {
+		// A shim of pyenv fails for a version that is not active.
+		out, err := exec.CommandContext(t.Context(), name, "-c", question).Output()
+		if err != nil {
+			continue
+		}
+		answer := strings.Fields(string(out))
+		if len(answer) != 3 {
+			t.Fatalf("%s said %q", name, out)
+		}
+		all = append(all, python{answer[0], answer[1], answer[2]})
+	}
+	slices.SortStableFunc(all, func(a, b python) int { return strings.Compare(b.hex, a.hex) })
+	return slices.CompactFunc(all, func(a, b python) bool { return a.hex == b.hex })
+}
