@@ -41,9 +41,12 @@ func DistInfo(d catalog.Distribution) string {
 	return name + "-" + version + ".dist-info"
 }
 
-// Recorded returns what the catalog says of a release's bundle layer. It is an
-// error if the catalog doesn't say anything.
+// Recorded returns what the catalog says of a release's bundle layer. That it
+// says nothing is an error: the release isn't complete yet.
 func Recorded(r *catalog.Release) (layer.Info, error) {
+	if r.Layer == (catalog.Layer{}) {
+		return layer.Info{}, fmt.Errorf("the catalog has no bundle layer for %s", r)
+	}
 	digest, err := v1.NewHash(r.Layer.Digest)
 	if err != nil {
 		return layer.Info{}, fmt.Errorf("bundle layer of %s in the catalog: digest: %w", r, err)
@@ -65,13 +68,9 @@ type Builder struct {
 
 // Bundle returns the bundle layer of a release: from the cache, or else built
 // and then cached. It is the layer that the catalog has recorded, or an error.
-// A release of which none is recorded yet is built every time.
 func (b *Builder) Bundle(ctx context.Context, r *catalog.Release) (*layer.Layer, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if r.Layer == (catalog.Layer{}) {
-		return b.Build(ctx, r)
-	}
 	want, err := Recorded(r)
 	if err != nil {
 		return nil, err
@@ -87,6 +86,27 @@ func (b *Builder) Bundle(ctx context.Context, r *catalog.Release) (*layer.Layer,
 		return nil, fmt.Errorf("building bundle of %s: got layer %s, but the catalog has %s", r, got.Digest, want.Digest)
 	}
 	return b.Cache.PutLayer(ctx, l)
+}
+
+// Deferred returns the bundle layer that the catalog has recorded for a
+// release. It is taken from the cache, or built, when it is first read: never,
+// where the registry has it.
+func (b *Builder) Deferred(ctx context.Context, r *catalog.Release) (*layer.Layer, error) {
+	info, err := Recorded(r)
+	if err != nil {
+		return nil, err
+	}
+	return layer.Deferred(info, func() (*layer.Layer, error) { return b.Bundle(ctx, r) }), nil
+}
+
+// Cached says whether the bundle layer of a release is in the cache.
+func (b *Builder) Cached(r *catalog.Release) bool {
+	info, err := Recorded(r)
+	if err != nil {
+		return false
+	}
+	_, err = b.Cache.Layer(info)
+	return err == nil
 }
 
 // Build makes the bundle layer of a release from its wheels, whatever the

@@ -12,7 +12,6 @@ import (
 	"unicode"
 
 	"github.com/imgwrap/imgwrap/layer"
-	"github.com/imgwrap/imgwrap/layer/catalog"
 )
 
 var (
@@ -58,30 +57,22 @@ type Launch struct {
 // Wrap says what was decided about an image, for the launcher and the loader
 // in it and for whoever looks at it.
 type Wrap struct {
-	Version          int            `json:"version"` // of this format: 1
-	Imgwrap          string         `json:"imgwrap"` // the program's version
-	Release          string         `json:"release"` // of the stable train
-	Contrib          string         `json:"contrib"` // of the beta train
-	Bundle           string         `json:"bundle"`  // directory of the packages
-	Python           catalog.Python `json:"python"`  // what the release serves
-	Interpreter      string         `json:"interpreter"`
-	Instrumentations []string       `json:"instrumentations"` // planned, by entry point name
-	Options          []string       `json:"options"`          // OTEL_* names that the launcher has options for
+	Version          int         `json:"version"` // of this format: 1
+	Imgwrap          string      `json:"imgwrap"` // the program's version
+	Release          string      `json:"release"` // of the stable train
+	Contrib          string      `json:"contrib"` // of the beta train
+	Bundle           string      `json:"bundle"`  // directory of the packages, [Dir]
+	Python           PythonRange `json:"python"`
+	Interpreter      string      `json:"interpreter"`
+	Instrumentations []string    `json:"instrumentations"` // planned, by entry point name
+	Options          []string    `json:"options"`          // OTEL_* names that the launcher has options for
 }
 
-// NewWrap returns a Wrap with what follows from the release.
-func NewWrap(imgwrap string, r *catalog.Release, interpreter string, instrumentations []string) Wrap {
-	return Wrap{
-		Version:          1,
-		Imgwrap:          imgwrap,
-		Release:          r.Version,
-		Contrib:          r.Contrib,
-		Bundle:           Dir(r),
-		Python:           r.Python,
-		Interpreter:      interpreter,
-		Instrumentations: append([]string{}, instrumentations...), // [], never null
-		Options:          append([]string{}, r.Environment...),
-	}
+// PythonRange is the range of Python minors that a release serves, both
+// included.
+type PythonRange struct {
+	Min string `json:"min"`
+	Max string `json:"max"`
 }
 
 // LaunchLayer makes the launch layer. Equal launches give equal layers.
@@ -100,6 +91,9 @@ func launchEntries(l Launch) ([]layer.Entry, error) {
 		}
 	}
 	script, link := script(l.Interpreter)
+	// [], never null
+	l.Wrap.Instrumentations = append([]string{}, l.Wrap.Instrumentations...)
+	l.Wrap.Options = append([]string{}, l.Wrap.Options...)
 	var wrap bytes.Buffer
 	enc := json.NewEncoder(&wrap)
 	enc.SetEscapeHTML(false)

@@ -48,8 +48,7 @@ func run(ctx context.Context, cacheDir, releases string) error {
 	if err != nil {
 		return err
 	}
-	cache := &layer.Cache{Dir: cacheDir}
-	builder := &bundle.Builder{Cache: cache, Wheels: &wheel.Fetcher{Cache: cache}}
+	builder := &bundle.Builder{Wheels: &wheel.Fetcher{CacheDir: cacheDir}}
 	for _, r := range c.Releases {
 		l, err := builder.Build(ctx, r)
 		if err != nil {
