@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"net/url"
 	"sync"
-	"sync/atomic"
 
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -296,8 +295,7 @@ func (p *pusher) put(ctx context.Context, b *blob) (mounted bool, err error) {
 }
 
 // worthRetrying says of a failed upload whether another one, from its start, may
-// succeed. Almost anything can have interrupted it: a token that expired between
-// its requests, for one, shows as a body that could not be sent twice.
+// succeed: almost anything can have interrupted it.
 func worthRetrying(err error) bool {
 	if _, ok := errors.AsType[*sourceError](err); ok {
 		return false
@@ -402,23 +400,30 @@ func (p *pusher) upload(ctx context.Context, location string, b *blob) error {
 	query.Set("digest", b.Digest.String())
 	u.RawQuery = query.Encode()
 
-	content, err := b.open(ctx)
-	if err != nil {
-		return &sourceError{err}
-	}
-	body := &uploadBody{ReadCloser: content}
-	defer body.Close()
-	req, err := http.NewRequestWithContext(once(ctx), http.MethodPut, u.String(), body)
+	req, err := http.NewRequestWithContext(once(ctx), http.MethodPut, u.String(), http.NoBody)
 	if err != nil {
 		return err
 	}
+	var source error // of reading the blob
+	var body *uploadBody
 	req.ContentLength = b.Size
-	req.GetBody = func() (io.ReadCloser, error) { return b.open(ctx) } // for redirects
+	req.GetBody = func() (io.ReadCloser, error) {
+		content, err := b.open(ctx)
+		if err != nil {
+			source = err
+			return nil, err
+		}
+		body = &uploadBody{ReadCloser: content}
+		return body, nil
+	}
 	req.Header.Set("Content-Type", "application/octet-stream")
 	resp, err := p.client.Do(req)
 	if err != nil {
-		if cause := body.err.Load(); cause != nil {
-			return &sourceError{*cause}
+		if source == nil && body != nil {
+			source = body.failure()
+		}
+		if source != nil {
+			return &sourceError{source}
 		}
 		return err
 	}
@@ -432,26 +437,37 @@ type sourceError struct{ err error }
 func (e *sourceError) Error() string { return e.err.Error() }
 func (e *sourceError) Unwrap() error { return e.err }
 
-// An uploadBody keeps the error of reading it: net/http's says nothing of where
-// it comes from.
+// An uploadBody keeps the error of reading it: the one that net/http returns
+// does not tell it from those of the network.
 type uploadBody struct {
 	io.ReadCloser
-	closed atomic.Bool
-	err    atomic.Pointer[error]
+	mu     sync.Mutex
+	closed bool
+	err    error
 }
 
 func (b *uploadBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	// net/http closes a body it does not need any more, perhaps in a read.
-	if err != nil && err != io.EOF && !b.closed.Load() {
-		b.err.Store(&err)
+	if err != nil && err != io.EOF && !b.closed {
+		b.err = err
 	}
 	return n, err
 }
 
 func (b *uploadBody) Close() error {
-	b.closed.Store(true)
+	b.mu.Lock()
+	b.closed = true
+	b.mu.Unlock()
 	return b.ReadCloser.Close()
+}
+
+func (b *uploadBody) failure() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.err
 }
 
 func (p *pusher) putManifest(ctx context.Context, content Content) error {

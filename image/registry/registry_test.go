@@ -121,9 +121,6 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.mu.Lock()
 	s.requests[kind]++
 	fault := s.fault
-	has := func(repo, digest string) bool { return s.blobs[repo][digest] }
-	visible := has(repo, strings.TrimPrefix(rest, "blobs/"))
-	mountable := has(r.URL.Query().Get("from"), r.URL.Query().Get("mount"))
 	s.mu.Unlock()
 
 	if fault != nil && fault(w, r, kind) {
@@ -131,13 +128,13 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	switch kind {
 	case "HEAD blobs", "GET blobs":
-		if !visible {
+		if !s.has(repo, strings.TrimPrefix(rest, "blobs/")) {
 			deny(w, 404, "BLOB_UNKNOWN")
 			return
 		}
 	case "POST mount":
-		if mountable {
-			s.has(repo, r.URL.Query().Get("mount"))
+		if digest := r.URL.Query().Get("mount"); s.has(r.URL.Query().Get("from"), digest) {
+			s.add(repo, digest)
 			w.WriteHeader(http.StatusCreated)
 			return
 		}
@@ -147,7 +144,7 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		rec := httptest.NewRecorder()
 		s.inner.ServeHTTP(rec, r)
 		if rec.Code == http.StatusCreated {
-			s.has(repo, digest)
+			s.add(repo, digest)
 		}
 		maps.Copy(w.Header(), rec.Header())
 		w.WriteHeader(rec.Code)
@@ -165,10 +162,7 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		var m v1.Manifest
 		json.Unmarshal(raw, &m)
 		for _, d := range append(m.Layers, m.Config) {
-			s.mu.Lock()
-			ok := has(repo, d.Digest.String()) || m.Config.Size == 0
-			s.mu.Unlock()
-			if !ok {
+			if !s.has(repo, d.Digest.String()) {
 				deny(w, 400, "MANIFEST_BLOB_UNKNOWN")
 				return
 			}
@@ -177,7 +171,13 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.inner.ServeHTTP(w, r)
 }
 
-func (s *server) has(repo, digest string) {
+func (s *server) has(repo, digest string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.blobs[repo][digest]
+}
+
+func (s *server) add(repo, digest string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.blobs[repo] == nil {

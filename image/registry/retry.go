@@ -42,8 +42,8 @@ func backoff(attempt int) (time.Duration, bool) {
 	return time.Duration(float64(d) * (0.8 + 0.4*rand.Float64())), attempt+1 < attempts //nolint:gosec // jitter
 }
 
-// A retrier repeats requests that failed for a reason that may pass. Requests
-// whose body cannot be sent again, and those of a once context, are not repeated.
+// A retrier repeats requests that failed for a reason that may pass, but those
+// of a once context.
 type retrier struct {
 	inner http.RoundTripper
 	wait  waiter
@@ -58,22 +58,23 @@ func once(ctx context.Context) context.Context {
 
 func (t *retrier) RoundTrip(req *http.Request) (*http.Response, error) {
 	ctx := req.Context()
-	repeatable := ctx.Value(onceKey{}) == nil && (req.Body == nil || req.Body == http.NoBody || req.GetBody != nil)
 	for attempt := 0; ; attempt++ {
-		resp, err := t.inner.RoundTrip(req)
-		if !repeatable || ctx.Err() != nil {
+		resp, err := t.send(req)
+		if ctx.Err() != nil || ctx.Value(onceKey{}) != nil {
 			return resp, err
 		}
 		delay, again := backoff(attempt)
 		if !again {
 			return resp, err
 		}
-		switch {
-		case err != nil && permanent(err):
-			return nil, err
-		case err == nil && !transient(resp.StatusCode):
-			return resp, nil
-		case err == nil:
+		if err != nil {
+			if permanent(err) {
+				return nil, err
+			}
+		} else {
+			if !transient(resp.StatusCode) {
+				return resp, nil
+			}
 			if d, ok := retryAfter(resp.Header); ok {
 				if delay = d; delay > longestWait {
 					return resp, nil
@@ -85,13 +86,25 @@ func (t *retrier) RoundTrip(req *http.Request) (*http.Response, error) {
 		if err := t.wait(ctx, delay); err != nil {
 			return nil, err
 		}
-		req = req.Clone(ctx)
-		if req.GetBody != nil {
-			if req.Body, err = req.GetBody(); err != nil {
-				return nil, err
-			}
-		}
 	}
+}
+
+// send sends a request, with a new body each time: go-containerregistry's bearer
+// transport, too, sends a request again, after its token has expired, and does
+// not mind that the body is used up.
+func (t *retrier) send(req *http.Request) (*http.Response, error) {
+	if req.GetBody != nil {
+		if req.Body != nil {
+			req.Body.Close()
+		}
+		body, err := req.GetBody()
+		if err != nil {
+			return nil, err
+		}
+		req = req.Clone(req.Context())
+		req.Body = body
+	}
+	return t.inner.RoundTrip(req)
 }
 
 func transient(status int) bool {
