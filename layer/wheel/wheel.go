@@ -31,13 +31,13 @@ import (
 )
 
 // What a wheel may hold. The largest one of OpenTelemetry and its dependencies
-// has 200 files and 2 MB.
+// has 554 entries and 4 MB, and the file that shrinks the most does so 20 times.
 const (
 	maxEntries = 10_000
 	maxFile    = 32 << 20
 	maxTotal   = 128 << 20
 	// maxRatio is how much smaller than its content a compressed entry of
-	// more than ratioFrom bytes may be. Source code shrinks to a fourth.
+	// more than ratioFrom bytes may be.
 	maxRatio  = 200
 	ratioFrom = 1 << 20
 )
