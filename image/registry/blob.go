@@ -154,7 +154,7 @@ func (r *blobReader) resume(cause error) error {
 		r.mu.Lock()
 		r.body.Close()
 		r.mu.Unlock()
-		if err := r.wait(r.ctx, delay); err != nil {
+		if err := r.wait(r.ctx, delay, cause); err != nil {
 			return err
 		}
 		if cause = r.connect(); cause == nil {

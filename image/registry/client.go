@@ -35,6 +35,9 @@ type Options struct {
 	// Keychain has the credentials: by default those of the docker or podman
 	// configuration and its credential helpers.
 	Keychain authn.Keychain
+	// Waiting, if set, is told in a few words when something went wrong that is
+	// to be tried again after the duration. It is called from several goroutines.
+	Waiting func(cause string, d time.Duration)
 	// Transport sends the requests, in place of one with Go's defaults.
 	Transport http.RoundTripper
 }
@@ -68,7 +71,12 @@ func New(o Options) *Client {
 		insecure: o.Insecure,
 		jobs:     o.Jobs,
 		keychain: o.Keychain,
-		wait:     sleep,
+	}
+	c.wait = func(ctx context.Context, d time.Duration, cause error) error {
+		if o.Waiting != nil {
+			o.Waiting(redact(cause), d)
+		}
+		return sleep(ctx, d)
 	}
 	if c.jobs <= 0 {
 		c.jobs = 4
@@ -79,7 +87,7 @@ func New(o Options) *Client {
 	}
 	c.transport = transport.NewUserAgent(&retrier{
 		inner: base,
-		wait:  func(ctx context.Context, d time.Duration) error { return c.wait(ctx, d) },
+		wait:  func(ctx context.Context, d time.Duration, cause error) error { return c.wait(ctx, d, cause) },
 	}, o.UserAgent)
 	return c
 }

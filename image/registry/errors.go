@@ -136,7 +136,11 @@ func diagnoseAnswer(repo name.Repository, write bool, answer *transport.Error) (
 		}
 		return fmt.Sprintf("%s received too many requests (%s)", host, status), hint
 	case answer.StatusCode == http.StatusUnauthorized:
-		return fmt.Sprintf("%s wants other credentials (%s)", host, status), "log in: docker login " + host
+		login := "docker login"
+		if host != name.DefaultRegistry {
+			login += " " + host
+		}
+		return fmt.Sprintf("%s wants other credentials (%s)", host, status), "log in with " + login + ", or check the name"
 	case answer.StatusCode == http.StatusForbidden:
 		access := "pull from"
 		if write {

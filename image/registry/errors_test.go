@@ -75,7 +75,7 @@ func TestOpenErrors(t *testing.T) {
 		{name: "no tag", ref: ":2", want: s.host() + " has no such image (404 MANIFEST_UNKNOWN)", hint: "check the name; some registries also say so to who has not logged in"},
 		{name: "no repository", ref: "/x:1", want: s.host() + " has no repository app/x (404 NAME_UNKNOWN)", hint: "check the name; some registries also say so to who has not logged in"},
 		{name: "malformed", ref: "::1", typ: &UsageError{}, want: fmt.Sprintf("%q is not an image reference", image+"::1"), hint: "a reference is [REGISTRY/]REPOSITORY[:TAG] or [REGISTRY/]REPOSITORY@DIGEST"},
-		{name: "401", fault: answer("GET manifests", 401, "UNAUTHORIZED"), want: s.host() + " wants other credentials (401 UNAUTHORIZED)", hint: "log in: docker login " + s.host()},
+		{name: "401", fault: answer("GET manifests", 401, "UNAUTHORIZED"), want: s.host() + " wants other credentials (401 UNAUTHORIZED)", hint: "log in with docker login " + s.host() + ", or check the name"},
 		{name: "403", fault: answer("GET manifests", 403, "DENIED"), want: s.host() + " denied access (403 DENIED)", hint: "check that the account you logged in with may pull from " + image},
 		{name: "429", fault: answer("GET manifests", 429, "TOOMANYREQUESTS"), want: s.host() + " received too many requests (429 TOOMANYREQUESTS)", hint: "try again later"},
 		{name: "500", fault: answer("GET ping", 500, "UNKNOWN"), want: s.host() + " answered 500 UNKNOWN: no", hint: "try again later"},
@@ -345,6 +345,26 @@ func TestRetry(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+func TestWaiting(t *testing.T) {
+	s := newServer(t)
+	s.putImage(t, "app:1")
+	s.fault = func(w http.ResponseWriter, _ *http.Request, kind string) bool {
+		w.Header().Set("Retry-After", "0")
+		w.WriteHeader(503)
+		return true
+	}
+	var told []string
+	c := New(Options{Keychain: authn.NewMultiKeychain(), Waiting: func(cause string, d time.Duration) {
+		told = append(told, fmt.Sprintf("%s: %v", cause, d))
+	}})
+	if _, err := c.Open(t.Context(), s.host()+"/app:1"); err == nil {
+		t.Error("opened")
+	}
+	if len(told) != attempts-1 || told[0] != "127.0.0.1 answered 503 Service Unavailable: 0s" {
+		t.Errorf("told %q", told)
 	}
 }
 

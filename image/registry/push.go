@@ -58,14 +58,20 @@ func (c *Count) add(bytes int64) {
 // CheckPush checks that the registry accepts uploads to dst's repository: it
 // begins one and cancels it. Only this tells, on all registries.
 func (c *Client) CheckPush(ctx context.Context, dst name.Reference) error {
-	p, err := c.pusher(ctx, dst)
-	if err == nil {
-		var location string
-		if location, err = p.begin(ctx); err == nil {
-			p.cancel(ctx, location)
+	check := func() error {
+		client, err := c.session(ctx, dst.Context(), transport.PushScope)
+		if err != nil {
+			return err
 		}
+		p := &pusher{ref: dst, repo: dst.Context(), client: client, wait: c.wait}
+		location, err := p.begin(ctx)
+		if err != nil {
+			return err
+		}
+		p.cancel(ctx, location)
+		return nil
 	}
-	if err != nil {
+	if err := check(); err != nil {
 		return explain("checking that it is possible to push", dst.String(), dst.Context(), true, err)
 	}
 	return nil
@@ -97,26 +103,36 @@ func (c *Client) push(ctx context.Context, dst name.Reference, src *Image, conte
 	if err != nil {
 		return Report{}, err
 	}
-	p, err := c.pusher(ctx, dst)
+	p := &pusher{ref: dst, repo: dst.Context(), from: src.Reference.Context(), wait: c.wait}
+	same := p.from.Name() == p.repo.Name()
+	actions := transport.PushScope
+	if same {
+		actions = transport.PullScope // known from opening: no need to wait for more
+	}
+	reader, err := c.session(ctx, p.repo, actions)
 	if err != nil {
 		return Report{}, err
 	}
-	p.from = src.Reference.Context()
 
 	// Questions first, all at once.
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(c.jobs)
+	var denied error
+	g.Go(func() error {
+		p.client, denied = c.session(gctx, p.repo, transport.PushScope)
+		return nil // it does not matter if there is nothing to push
+	})
 	g.Go(func() (err error) {
-		report.UpToDate, err = p.tagged(gctx, report.Digest)
+		report.UpToDate, err = p.tagged(gctx, reader, report.Digest)
 		return err
 	})
 	for _, b := range blobs {
-		if b.ofSource && p.from.Name() == p.repo.Name() {
+		if b.ofSource && same {
 			b.exists = true // its manifest, which names it, is there
 			continue
 		}
 		g.Go(func() (err error) {
-			b.exists, err = p.exists(gctx, b.Digest)
+			b.exists, err = p.exists(gctx, reader, b.Digest)
 			return err
 		})
 	}
@@ -125,6 +141,9 @@ func (c *Client) push(ctx context.Context, dst name.Reference, src *Image, conte
 	}
 	if report.UpToDate {
 		return report, nil
+	}
+	if denied != nil {
+		return Report{}, denied
 	}
 
 	p.openMounts(ctx, c)
@@ -217,19 +236,10 @@ func listBlobs(src *Image, content Content) ([]*blob, error) {
 type pusher struct {
 	ref    name.Reference
 	repo   name.Repository
+	from   name.Repository // of the source
 	client *http.Client
-	wait   waiter
-
-	from   name.Repository
 	mounts *http.Client // nil if nothing can be mounted
-}
-
-func (c *Client) pusher(ctx context.Context, dst name.Reference) (*pusher, error) {
-	client, err := c.session(ctx, dst.Context(), transport.PushScope)
-	if err != nil {
-		return nil, err
-	}
-	return &pusher{ref: dst, repo: dst.Context(), client: client, wait: c.wait}, nil
+	wait   waiter
 }
 
 // mountable says whether mounts from the source's repository are to be tried.
@@ -246,20 +256,20 @@ func (p *pusher) openMounts(ctx context.Context, c *Client) {
 }
 
 // tagged says whether the destination already stands for the digest.
-func (p *pusher) tagged(ctx context.Context, digest v1.Hash) (bool, error) {
-	resp, err := p.head(ctx, "manifests", p.ref.Identifier())
+func (p *pusher) tagged(ctx context.Context, client *http.Client, digest v1.Hash) (bool, error) {
+	resp, err := p.head(ctx, client, "manifests", p.ref.Identifier())
 	if err != nil || resp.StatusCode != http.StatusOK {
 		return false, err
 	}
 	return resp.Header.Get("Docker-Content-Digest") == digest.String(), nil
 }
 
-func (p *pusher) exists(ctx context.Context, digest v1.Hash) (bool, error) {
-	resp, err := p.head(ctx, "blobs", digest.String())
+func (p *pusher) exists(ctx context.Context, client *http.Client, digest v1.Hash) (bool, error) {
+	resp, err := p.head(ctx, client, "blobs", digest.String())
 	return err == nil && resp.StatusCode == http.StatusOK, err
 }
 
-func (p *pusher) head(ctx context.Context, kind, id string) (*http.Response, error) {
+func (p *pusher) head(ctx context.Context, client *http.Client, kind, id string) (*http.Response, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodHead, endpoint(p.repo, kind, id), nil)
 	if err != nil {
 		return nil, err
@@ -267,7 +277,7 @@ func (p *pusher) head(ctx context.Context, kind, id string) (*http.Response, err
 	if kind == "manifests" {
 		acceptManifests(req)
 	}
-	resp, err := p.client.Do(req)
+	resp, err := client.Do(req)
 	if err != nil {
 		return nil, err
 	}
@@ -288,7 +298,7 @@ func (p *pusher) put(ctx context.Context, b *blob) (mounted bool, err error) {
 		if ctx.Err() != nil || !again || !worthRetrying(err) {
 			return false, err
 		}
-		if err := p.wait(ctx, delay); err != nil {
+		if err := p.wait(ctx, delay, err); err != nil {
 			return false, err
 		}
 	}

@@ -539,6 +539,21 @@ func TestTokenAuth(t *testing.T) {
 	if err != nil || counts(report) != "8 uploaded, 0 mounted, 0 existing, 6 refused" {
 		t.Errorf("%s, %v", counts(report), err)
 	}
+
+	// The account may only pull: enough if there is nothing to do.
+	if _, err := c.Push(t.Context(), s.ref(t, "base/app:2"), src, wrapped(t, img)); err != nil {
+		t.Error(err)
+	}
+	s.denied = "repository:base/app:push,pull"
+	c = s.client(Options{Keychain: k})
+	src = s.open(t, c, "base/app:1")
+	if report, err := c.Push(t.Context(), s.ref(t, "base/app:2"), src, wrapped(t, img)); err != nil || !report.UpToDate {
+		t.Errorf("%+v, %v", report, err)
+	}
+	_, err = c.Push(t.Context(), s.ref(t, "base/app:3"), src, wrapped(t, img))
+	if err == nil || !strings.HasSuffix(err.Error(), s.host()+" denied access (403 DENIED)") || s.tagged("base/app:3") {
+		t.Errorf("got %v", err)
+	}
 }
 
 func TestTokenExpires(t *testing.T) {

@@ -60,7 +60,7 @@ func (s *server) client(o Options) *Client {
 		o.Keychain = authn.NewMultiKeychain() // anonymous
 	}
 	c := New(o)
-	c.wait = func(ctx context.Context, d time.Duration) error {
+	c.wait = func(ctx context.Context, d time.Duration, _ error) error {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.waits = append(s.waits, d)

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
@@ -21,8 +22,8 @@ const (
 	longestWait = time.Minute
 )
 
-// A waiter waits for a duration, or less if the context ends.
-type waiter func(context.Context, time.Duration) error
+// A waiter waits because of an error for a duration, or less if the context ends.
+type waiter func(ctx context.Context, d time.Duration, cause error) error
 
 func sleep(ctx context.Context, d time.Duration) error {
 	t := time.NewTimer(d)
@@ -67,6 +68,7 @@ func (t *retrier) RoundTrip(req *http.Request) (*http.Response, error) {
 		if !again {
 			return resp, err
 		}
+		cause := err
 		if err != nil {
 			if permanent(err) {
 				return nil, err
@@ -75,6 +77,7 @@ func (t *retrier) RoundTrip(req *http.Request) (*http.Response, error) {
 			if !transient(resp.StatusCode) {
 				return resp, nil
 			}
+			cause = fmt.Errorf("%s answered %s", req.URL.Hostname(), resp.Status)
 			if d, ok := retryAfter(resp.Header); ok {
 				if delay = d; delay > longestWait {
 					return resp, nil
@@ -83,7 +86,7 @@ func (t *retrier) RoundTrip(req *http.Request) (*http.Response, error) {
 			io.Copy(io.Discard, io.LimitReader(resp.Body, 64<<10)) //nolint:errcheck // for the connection to be used again
 			resp.Body.Close()
 		}
-		if err := t.wait(ctx, delay); err != nil {
+		if err := t.wait(ctx, delay, cause); err != nil {
 			return nil, err
 		}
 	}
