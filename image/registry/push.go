@@ -147,39 +147,36 @@ func (c *Client) push(ctx context.Context, dst name.Reference, src *Image, conte
 	}
 
 	p.openMounts(ctx, c)
-	var mu sync.Mutex // guards report
 	g, gctx = errgroup.WithContext(ctx)
 	g.SetLimit(c.jobs)
 	for _, b := range blobs {
-		if b.exists {
-			mu.Lock()
-			report.Existing.add(b.Size)
-			mu.Unlock()
-			continue
-		}
-		g.Go(func() error {
-			mounted, err := p.put(gctx, b)
-			if err != nil {
+		if !b.exists {
+			g.Go(func() (err error) {
+				b.mounted, err = p.put(gctx, b)
 				return err
-			}
-			mu.Lock()
-			defer mu.Unlock()
-			switch {
-			case mounted:
-				report.Mounted.add(b.Size)
-			case b.ofSource && p.mountable():
-				report.Refused++
-				fallthrough
-			default:
-				report.Uploaded.add(b.Size)
-			}
-			return nil
-		})
+			})
+		}
 	}
 	if err := g.Wait(); err != nil {
 		return Report{}, err
 	}
-	return report, p.putManifest(ctx, content)
+	if err := p.putManifest(ctx, content); err != nil {
+		return Report{}, err
+	}
+	for _, b := range blobs {
+		switch {
+		case b.exists:
+			report.Existing.add(b.Size)
+		case b.mounted:
+			report.Mounted.add(b.Size)
+		default:
+			report.Uploaded.add(b.Size)
+			if b.ofSource && p.mountable() {
+				report.Refused++
+			}
+		}
+	}
+	return report, nil
 }
 
 // A blob is one that the pushed image consists of.
@@ -188,6 +185,7 @@ type blob struct {
 	open     func(context.Context) (io.ReadCloser, error)
 	ofSource bool // rather than added
 	exists   bool // at the destination
+	mounted  bool // there, by us
 }
 
 // listBlobs lists the blobs that content's manifest names, each once.

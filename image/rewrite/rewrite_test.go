@@ -269,9 +269,24 @@ func TestOrigin(t *testing.T) {
 	}
 }
 
-// FuzzApply checks that whatever an edit does not name is what it was, and that
+func FuzzFromOrigin(f *testing.F) {
+	f.Add(Origin([]byte("{}"), []byte("[]")))
+	f.Add("1:KLUv/QAAAQAAAA")
+	f.Fuzz(func(t *testing.T, s string) {
+		manifest, config, err := FromOrigin(s)
+		if err != nil {
+			return
+		}
+		m, c, err := FromOrigin(Origin(manifest, config))
+		if err != nil || !bytes.Equal(m, manifest) || !bytes.Equal(c, config) {
+			t.Errorf("%q, %q became %q, %q, %v", manifest, config, m, c, err)
+		}
+	})
+}
+
+// FuzzConfig checks that whatever an edit does not name is what it was, and that
 // what it names is what the edit says, to a reader of images.
-func FuzzApply(f *testing.F) {
+func FuzzConfig(f *testing.F) {
 	f.Add([]byte(`{"rootfs":{"diff_ids":["sha256:1"]},"history":[{}],"config":{"Env":["A=1"],"Labels":{"a.b":"\u003c"},"X":1e400}}`), "A", "1", "a.b")
 	f.Add([]byte(` {"config":{"Env":[ ] , "Labels" : { } }, "rootfs" : {"a":[], "diff_ids":["x" ] } ,"y":[1,{"z":"}\\\""}]} `), "B", "<&>", "")
 	f.Add([]byte(`{"created":null,"rootfs":{"diff_ids":["sha256:1"]},"Config":{"env":null}}`), "C", "\xff\u2028", "\\\".*?")
