@@ -13,6 +13,7 @@ import (
 	"github.com/imgwrap/imgwrap/image/instrument"
 	"github.com/imgwrap/imgwrap/image/python"
 	"github.com/imgwrap/imgwrap/image/registry"
+	"github.com/imgwrap/imgwrap/image/rewrite"
 	"github.com/imgwrap/imgwrap/layer/catalog"
 )
 
@@ -45,6 +46,7 @@ func exitCode(err error) int {
 		ambiguous   *python.AmbiguousError
 		unsupported *registry.UnsupportedError
 		refused     *image.RefusedError
+		layers      *rewrite.LayerLimitError
 	)
 	switch {
 	case errors.As(err, &setting) && setting.Origin == image.OriginImage:
@@ -53,7 +55,7 @@ func exitCode(err error) int {
 		errors.As(err, &release), errors.As(err, &instrumentation), errors.As(err, &setting):
 		return exitUsage
 	case errors.As(err, &noRelease), errors.As(err, &noPython), errors.As(err, &ambiguous),
-		errors.As(err, &unsupported), errors.As(err, &refused):
+		errors.As(err, &unsupported), errors.As(err, &refused), errors.As(err, &layers):
 		return exitRefused
 	}
 	return exitFailed

@@ -177,7 +177,7 @@ func record(t *testing.T, c *catalog.Catalog, index http.Handler) {
 	}
 	builder.Wheels.Index = server.URL + "/simple"
 	for _, r := range c.Releases {
-		l, err := builder.Bundle(t.Context(), r)
+		l, err := builder.Build(t.Context(), r)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -179,7 +179,12 @@ func (a *app) wrapper() (w *image.Wrapper, done func(), err error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	client := registry.New(registry.Options{Insecure: a.insecure, Jobs: a.jobs, UserAgent: "imgwrap/" + imgwrapVersion()})
+	client := registry.New(registry.Options{
+		Insecure:  a.insecure,
+		Jobs:      a.jobs,
+		UserAgent: "imgwrap/" + imgwrapVersion(),
+		Waiting:   func(cause string, d time.Duration) { a.log.Warnf("%s; next try in %s", cause, d.Round(time.Second)) },
+	})
 	w = &image.Wrapper{Registry: client, Catalog: c, Bundles: builder, Jobs: a.jobs}
 	if !a.terminal() {
 		return w, func() {}, nil
