@@ -108,13 +108,14 @@ type Release struct {
 	Version string    `json:"version"`
 	Contrib string    `json:"contrib"`
 	Reason  string    `json:"reason"`
-	Refused []Refused `json:"refused"` // newer ones that do not fit
+	Refused []Refused `json:"refused"` // those that do not fit, newest first
 }
 
-// Refused is a release that does not fit the image.
+// Refused are releases, one after the other, that the same things speak
+// against.
 type Refused struct {
-	Version string   `json:"version"`
-	Reasons []string `json:"reasons"`
+	Versions []string `json:"versions"` // stable/contrib
+	Reasons  []string `json:"reasons"`
 }
 
 // Instrumentation is one that will load in the wrapped image.
@@ -153,28 +154,15 @@ type source struct {
 // plan decides everything about wrapping an image. It is pure: bundled
 // describes the bundle layer of a release, whose digest the catalog knows, and
 // builds nothing.
+//
+// If no release fits, the plan comes with the error. It then says what is in
+// the image and what speaks against each release, and has no Digest.
 func plan(src source, opts Options, c *catalog.Catalog, bundled func(*catalog.Release) (*layer.Layer, error)) (*Plan, error) {
 	destination, err := opts.Destination.resolve(src.reference, src.image.Digest().String(), src.rewrap)
 	if err != nil {
 		return nil, err
 	}
 	env := src.environment
-	image := environ(src.parsed.Config.Env)
-
-	choice, err := instrument.Choose(c, facts(env), opts.Instrument)
-	if err != nil {
-		return nil, err
-	}
-	own := map[string]bool{}
-	for _, d := range env.Distributions {
-		own[pep508.Normalize(d.Name)] = true
-	}
-	repository := src.reference.Context().RepositoryStr()
-	variables, err := opts.Settings.environment(image, path.Base(repository), choice.Release, own)
-	if err != nil {
-		return nil, err
-	}
-
 	p := &Plan{
 		Version:      PlanVersion,
 		Source:       src.reference.Name(),
@@ -187,20 +175,44 @@ func plan(src source, opts Options, c *catalog.Catalog, bundled func(*catalog.Re
 			Path: env.Interpreter.Path, Version: env.Interpreter.Version, Implementation: env.Interpreter.Implementation,
 			Libc: env.Interpreter.Libc, Prefix: env.Interpreter.Prefix, How: env.Interpreter.How,
 		},
-		Command:       Command{append([]string{}, env.Command.Args...), append([]string{}, env.Command.Steps...), env.Command.Sure},
-		Distributions: len(env.Distributions),
-		Release:       release(choice),
-		Cmd:           append([]string{}, src.parsed.Config.Cmd...),
-		Env:           variables,
-		Dropped:       []string{},
-		Warnings:      append([]string{}, env.Warnings...),
-		destination:   destination,
+		Command:          Command{list(env.Command.Args), list(env.Command.Steps), env.Command.Sure},
+		Distributions:    len(env.Distributions),
+		Instrumentations: []Instrumentation{},
+		LeftOut:          []LeftOut{},
+		Entrypoint:       list(src.parsed.Config.Entrypoint),
+		Cmd:              list(src.parsed.Config.Cmd),
+		Env:              []Variable{},
+		Layers:           []Layer{},
+		Dropped:          []string{},
+		Warnings:         list(env.Warnings),
+		destination:      destination,
 	}
-	p.Instrumentations = []Instrumentation{}
+	choice, err := instrument.Choose(c, facts(env), opts.Instrument)
+	var none *instrument.NoReleaseError
+	if errors.As(err, &none) {
+		p.Release.Refused = refused(none.Refused)
+		return p, err
+	}
+	if err != nil {
+		return nil, err
+	}
+	p.Release = Release{choice.Release.Version, choice.Release.Contrib, choice.Reason, refused(choice.Refused)}
+	for _, conflict := range choice.Allowed {
+		p.Warnings = append(p.Warnings, "allowed conflict: "+conflict.String())
+	}
+
+	image := environ(src.parsed.Config.Env)
+	own := map[string]bool{}
+	for _, d := range env.Distributions {
+		own[pep508.Normalize(d.Name)] = true
+	}
+	p.Env, err = opts.Settings.environment(image, path.Base(src.reference.Context().RepositoryStr()), choice.Release, own)
+	if err != nil {
+		return nil, err
+	}
 	for _, s := range choice.Selected {
 		p.Instrumentations = append(p.Instrumentations, Instrumentation{s.Name, s.Library, s.Reason})
 	}
-	p.LeftOut = []LeftOut{}
 	for _, l := range choice.LeftOut {
 		p.LeftOut = append(p.LeftOut, LeftOut(l))
 	}
@@ -220,6 +232,9 @@ func plan(src source, opts Options, c *catalog.Catalog, bundled func(*catalog.Re
 	}
 	return p, p.write(src, choice, opts)
 }
+
+// list is a copy that is never nil, for JSON.
+func list(s []string) []string { return append([]string{}, s...) }
 
 // facts is what choosing a release and instrumentations depends on.
 func facts(env *python.Environment) instrument.Environment {
@@ -252,19 +267,18 @@ func djangoUnready(d python.Django) string {
 	return ""
 }
 
-func release(c *instrument.Choice) Release {
-	r := Release{Version: c.Release.Version, Contrib: c.Release.Contrib, Reason: c.Reason, Refused: []Refused{}}
-	for _, refusal := range c.Refused {
-		reasons := []string{}
-		if refusal.Python != "" {
-			reasons = append(reasons, refusal.Python)
+// refused groups releases that are refused for the same reasons.
+func refused(refusals []instrument.Refusal) []Refused {
+	groups := []Refused{}
+	for _, r := range refusals {
+		reasons := r.Reasons()
+		if n := len(groups); n > 0 && slices.Equal(groups[n-1].Reasons, reasons) {
+			groups[n-1].Versions = append(groups[n-1].Versions, r.Release.String())
+			continue
 		}
-		for _, conflict := range refusal.Conflicts {
-			reasons = append(reasons, conflict.String())
-		}
-		r.Refused = append(r.Refused, Refused{refusal.Release.String(), reasons})
+		groups = append(groups, Refused{[]string{r.Release.String()}, reasons})
 	}
-	return r
+	return groups
 }
 
 // environ reads the NAME=VALUE lines of a config.

@@ -52,7 +52,8 @@ type Report struct {
 func (r *Report) Name() string { return r.Plan.destination.Context().Name() + "@" + r.Digest }
 
 // Plan looks into an image and decides what wrapping it would change. It
-// writes nothing.
+// writes nothing. With an NoReleaseError there is a plan too: it
+// says what was found, and has no Digest.
 func (w *Wrapper) Plan(ctx context.Context, ref string, opts Options) (*Plan, error) {
 	_, p, err := w.plan(ctx, ref, opts)
 	return p, err
@@ -112,7 +113,7 @@ func (w *Wrapper) plan(ctx context.Context, ref string, opts Options) (*registry
 	}
 	p, err := plan(src, opts, w.Catalog, func(r *catalog.Release) (*layer.Layer, error) { return w.Bundles.Deferred(ctx, r) })
 	if err != nil {
-		return nil, nil, fmt.Errorf("%s: %w", ref, err)
+		return nil, p, fmt.Errorf("%s: %w", ref, err)
 	}
 	return im, p, nil
 }

@@ -45,11 +45,13 @@ func writePlan(w io.Writer, p *image.Plan) error {
 
 	row("image", p.Source)
 	row("", p.SourceDigest)
-	row("becomes", p.Image)
-	row("", p.Digest)
+	if p.Digest != "" {
+		row("becomes", p.Image)
+		row("", p.Digest)
+	}
 
 	section("What runs")
-	row("  command", quoted(append(append([]string{}, p.Entrypoint[1:]...), p.Cmd...)))
+	row("  command", quoted(p.Command.Args))
 	for _, s := range p.Command.Steps {
 		row("", s)
 	}
@@ -59,15 +61,23 @@ func writePlan(w io.Writer, p *image.Plan) error {
 	row("  distributions", fmt.Sprint(p.Distributions))
 
 	section("OpenTelemetry")
-	row("  release", p.Release.Version+"/"+p.Release.Contrib, p.Release.Reason)
+	if p.Digest != "" {
+		row("  release", p.Release.Version+"/"+p.Release.Contrib, p.Release.Reason)
+	} else {
+		row("  release", "none fits: the image cannot be wrapped as it is")
+	}
 	for _, r := range p.Release.Refused {
-		for n, reason := range r.Reasons {
-			if n == 0 {
-				row("  not "+r.Version, reason)
-			} else {
-				row("", reason)
-			}
+		title := "  not " + r.Versions[0]
+		for _, reason := range r.Reasons {
+			row(title, reason)
+			title = ""
 		}
+		if n := len(r.Versions); n > 1 {
+			row("", fmt.Sprintf("(so do %d more, down to %s)", n-1, r.Versions[n-1]))
+		}
+	}
+	if p.Digest == "" {
+		return t.Flush()
 	}
 
 	section("Instrumentations")

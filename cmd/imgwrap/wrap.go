@@ -2,7 +2,9 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strconv"
 	"time"
@@ -31,6 +33,7 @@ func (f *wrapFlags) register(cmd *cobra.Command) {
 	flags.StringVar(&o.Instrument.Release, "release", "", "OpenTelemetry release, 1.27.0 or 0.48b0 (default: the newest that fits)")
 	flags.StringSliceVar(&o.Instrument.Instrument, "instrument", nil, "instrumentations to add to those that are found")
 	flags.StringSliceVar(&o.Instrument.Without, "without", nil, "instrumentations to leave out")
+	flags.StringSliceVar(&o.Instrument.AllowConflict, "allow-conflict", nil, "distributions of the image whose version may be outside what OpenTelemetry asks for")
 
 	s := &o.Settings
 	flags.StringVar(&s.Endpoint, "endpoint", "", "OTEL_EXPORTER_OTLP_ENDPOINT, such as http://collector:4318")
@@ -104,18 +107,12 @@ func (a *app) wrap(cmd *cobra.Command, ref string, flags *wrapFlags) error {
 		return err
 	}
 	if flags.dryRun {
-		plan, err := w.Plan(cmd.Context(), ref, opts)
+		plan, refusal := w.Plan(cmd.Context(), ref, opts)
 		done()
-		if err != nil {
-			return err
+		if plan == nil {
+			return refusal
 		}
-		if err := flags.save(plan); err != nil {
-			return err
-		}
-		if flags.output == "json" {
-			return writeJSON(a.out, plan)
-		}
-		return writePlan(a.out, plan)
+		return errors.Join(refusal, flags.print(a.out, plan, func(w io.Writer) error { return writePlan(w, plan) }))
 	}
 	report, err := w.Wrap(cmd.Context(), ref, opts)
 	done()
@@ -123,29 +120,29 @@ func (a *app) wrap(cmd *cobra.Command, ref string, flags *wrapFlags) error {
 		return err
 	}
 	a.summarise(report)
-	if err := flags.save(report); err != nil {
+	return flags.print(a.out, report, func(w io.Writer) error {
+		_, err := fmt.Fprintln(w, report.Name())
 		return err
-	}
-	if flags.output == "json" {
-		return writeJSON(a.out, report)
-	}
-	_, err = fmt.Fprintln(a.out, report.Name())
-	return err
+	})
 }
 
-// save writes the report file, if one is wanted.
-func (f *wrapFlags) save(v any) error {
-	if f.report == "" {
-		return nil
-	}
-	var b bytes.Buffer
-	if err := writeJSON(&b, v); err != nil {
+// print writes a result to standard output, as JSON or as text, and to the
+// report file if one is wanted.
+func (f *wrapFlags) print(w io.Writer, result any, text func(io.Writer) error) error {
+	var document bytes.Buffer
+	if err := writeJSON(&document, result); err != nil {
 		return fmt.Errorf("writing report: %w", err)
 	}
-	if err := os.WriteFile(f.report, b.Bytes(), 0o644); err != nil { //nolint:gosec // a report is for others to read
-		return fmt.Errorf("writing report: %w", err)
+	if f.report != "" {
+		if err := os.WriteFile(f.report, document.Bytes(), 0o644); err != nil { //nolint:gosec // a report is for others to read
+			return fmt.Errorf("writing report: %w", err)
+		}
 	}
-	return nil
+	if f.output == "json" {
+		_, err := document.WriteTo(w)
+		return err
+	}
+	return text(w)
 }
 
 // summarise says on standard error what people look at first.

@@ -17,7 +17,9 @@ package instrument
 import (
 	"cmp"
 	"fmt"
+	"math"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/imgwrap/imgwrap/layer/catalog"
@@ -47,9 +49,10 @@ type Environment struct {
 
 // Options are what the user asked for.
 type Options struct {
-	Release    string   // only this release, "" for the newest that fits
-	Instrument []string // these, whether their library is found or not
-	Without    []string // never these
+	Release       string   // only this release, "" for the newest that fits
+	Instrument    []string // these, whether their library is found or not
+	Without       []string // never these
+	AllowConflict []string // distributions of the image that may conflict
 }
 
 // Choice is a release and what of it takes effect in the image.
@@ -57,6 +60,9 @@ type Choice struct {
 	Release *catalog.Release
 	Reason  string
 	Refused []Refusal // newer releases that do not fit, newest first
+
+	// Allowed are the conflicts that the user allowed.
+	Allowed []Conflict
 
 	Selected []Selection // sorted by name
 	LeftOut  []LeftOut   // sorted by name
@@ -85,7 +91,7 @@ type LeftOut struct {
 
 // Conflict is a requirement that would not hold in the wrapped image.
 type Conflict struct {
-	By          string // who asks, "opentelemetry-proto 1.45.1"
+	By          string // who asks: "googleapis-common-protos 1.75.0", or "opentelemetry-proto" for one of the release's own version
 	Requirement string // what for, "protobuf<8.0,>=5.0"
 	Name        string // of whom, normalised (PEP 503)
 	Found       string // the version the image would import, "" if there is none
@@ -106,51 +112,55 @@ type Refusal struct {
 	Conflicts []Conflict
 }
 
-func (r Refusal) String() string {
+// Reasons are sentences about what speaks against the release.
+func (r Refusal) Reasons() []string {
 	if r.Python != "" {
-		return r.Python
+		return []string{r.Python}
 	}
 	reasons := make([]string, len(r.Conflicts))
 	for i, c := range r.Conflicts {
 		reasons[i] = c.String()
 	}
-	return strings.Join(reasons, "; ")
+	return reasons
 }
 
 // NoReleaseError says that no release fits the image; wrapping it would break
 // something.
 type NoReleaseError struct {
-	Refused []Refusal
+	Refused []Refusal // newest first
 }
 
 func (e *NoReleaseError) Error() string {
-	if len(e.Refused) == 1 {
-		return fmt.Sprintf("OpenTelemetry %s does not fit: %s", e.Refused[0].Release, e.Refused[0])
+	nearest := e.nearest()
+	problem := fmt.Sprintf("OpenTelemetry %s does not fit: %s", nearest.Release, strings.Join(nearest.Reasons(), "; "))
+	if len(e.Refused) > 1 {
+		return fmt.Sprintf("none of %d OpenTelemetry releases fits; the nearest: %s", len(e.Refused), problem)
 	}
-	lines := make([]string, len(e.Refused))
-	for i, r := range e.Refused {
-		lines[i] = fmt.Sprintf("  %s: %s", r.Release, r)
-	}
-	return "no OpenTelemetry release fits:\n" + strings.Join(lines, "\n")
+	return problem
 }
 
-// Hint names the release that is nearest to fitting and what it would take.
-func (e *NoReleaseError) Hint() string {
-	nearest, fewest := Refusal{}, 0
-	for _, r := range e.Refused {
+// nearest is the refused release with the fewest distributions that conflict,
+// the newest of these.
+func (e *NoReleaseError) nearest() Refusal {
+	distance := func(r Refusal) int {
 		if r.Python != "" {
-			continue
+			return math.MaxInt // another Python is no change of a package
 		}
 		names := map[string]bool{}
 		for _, c := range r.Conflicts {
 			names[c.Name] = true
 		}
-		if fewest == 0 || len(names) < fewest {
-			nearest, fewest = r, len(names)
-		}
+		return len(names)
 	}
-	if fewest == 0 {
-		return "an image with a Python that a release serves can be wrapped; `imgwrap layer list` shows which"
+	return slices.MinFunc(e.Refused, func(a, b Refusal) int { return cmp.Compare(distance(a), distance(b)) })
+}
+
+// Hint says what would have to change in the image for the nearest release to
+// fit.
+func (e *NoReleaseError) Hint() string {
+	nearest := e.nearest()
+	if nearest.Python != "" {
+		return "an image with another Python can be wrapped; imgwrap layer list shows which ones the releases serve"
 	}
 	var wants []string
 	for _, c := range nearest.Conflicts {
@@ -158,7 +168,7 @@ func (e *NoReleaseError) Hint() string {
 			wants = append(wants, c.Requirement)
 		}
 	}
-	return fmt.Sprintf("an image with %s could be wrapped with %s", strings.Join(wants, " and "), nearest.Release)
+	return fmt.Sprintf("with %s in the image, %s would fit", strings.Join(wants, " and "), nearest.Release)
 }
 
 // UnknownInstrumentationError names an instrumentation that was asked for and
@@ -198,11 +208,8 @@ func Choose(c *catalog.Catalog, env Environment, opts Options) (*Choice, error) 
 	}
 	var refused []Refusal
 	for _, r := range candidates {
-		v, err := newView(r, env)
-		if err != nil {
-			return nil, err
-		}
-		if refusal, ok := v.core(); !ok {
+		v := newView(r, env, opts.AllowConflict)
+		if refusal, ok := v.core(newestPython(c)); !ok {
 			refused = append(refused, refusal)
 			continue
 		}
@@ -214,6 +221,9 @@ func Choose(c *catalog.Catalog, env Environment, opts Options) (*Choice, error) 
 		choice.Reason = "newest release without a conflict"
 		if opts.Release != "" {
 			choice.Reason = "asked for, no conflict"
+		}
+		if len(choice.Allowed) > 0 {
+			choice.Reason = "a conflict is allowed"
 		}
 		return choice, nil
 	}
@@ -235,10 +245,13 @@ type view struct {
 	image   map[string]installed            // by normalised name
 	bundle  map[string]catalog.Distribution // by normalised name
 	needed  map[string]bool                 // the bundle's distributions that take effect
+	allow   map[string]bool                 // distributions of the image that may conflict
+	allowed []Conflict                      // those that do
 }
 
-func newView(r *catalog.Release, env Environment) (*view, error) {
+func newView(r *catalog.Release, env Environment, allow []string) *view {
 	v := &view{
+		allow:   map[string]bool{},
 		release: r,
 		env:     env,
 		markers: pep508.Linux(env.Python, env.Machine),
@@ -257,7 +270,39 @@ func newView(r *catalog.Release, env Environment) (*view, error) {
 	for _, d := range r.Distributions {
 		v.bundle[pep508.Normalize(d.Name)] = d
 	}
-	return v, nil
+	for _, name := range allow {
+		v.allow[pep508.Normalize(name)] = true
+	}
+	return v
+}
+
+// minor is the first two numbers of a Python version, to be compared with
+// slices.Compare; nil if it has none.
+func minor(version string) []int {
+	parts := strings.SplitN(version, ".", 3)
+	if len(parts) < 2 {
+		return nil
+	}
+	numbers := make([]int, 2)
+	for i := range numbers {
+		n, err := strconv.Atoi(parts[i])
+		if err != nil {
+			return nil
+		}
+		numbers[i] = n
+	}
+	return numbers
+}
+
+// newestPython is the newest Python that any release was tried with.
+func newestPython(c *catalog.Catalog) []int {
+	var newest []int
+	for _, r := range c.Releases {
+		if m := minor(r.Python.Max); slices.Compare(m, newest) > 0 {
+			newest = m
+		}
+	}
+	return newest
 }
 
 // coreDistributions are what an image needs to send traces at all, besides
@@ -267,14 +312,21 @@ var coreDistributions = [...]string{"opentelemetry-distro", "opentelemetry-expor
 const propagatorPrefix = "opentelemetry-propagator-"
 
 // core checks Python's version and the requirements of everything but the
-// instrumentations.
-func (v *view) core() (Refusal, bool) {
+// instrumentations. newest is the newest Python that any release was tried
+// with: beyond it nothing is known against a release.
+func (v *view) core(newest []int) (Refusal, bool) {
 	refusal := Refusal{Release: v.release}
-	if python, err := pep440.Parse(v.env.Python); err == nil {
-		if lowest, err := pep440.Parse(v.release.Python.Min); err == nil && python.Compare(lowest) < 0 {
-			refusal.Python = fmt.Sprintf("it needs Python %s or newer, the image has %s", v.release.Python.Min, v.env.Python)
-			return refusal, false
-		}
+	python, lowest, highest := minor(v.env.Python), minor(v.release.Python.Min), minor(v.release.Python.Max)
+	switch {
+	case python == nil:
+		refusal.Python = fmt.Sprintf("the version of the image's Python is not known (%q)", v.env.Python)
+	case slices.Compare(python, lowest) < 0:
+		refusal.Python = fmt.Sprintf("it needs Python %s or newer, the image has %s", v.release.Python.Min, v.env.Python)
+	case slices.Compare(python, highest) > 0 && slices.Compare(highest, newest) < 0:
+		refusal.Python = fmt.Sprintf("it works up to Python %s, the image has %s", v.release.Python.Max, v.env.Python)
+	}
+	if refusal.Python != "" {
+		return refusal, false
 	}
 	roots := coreDistributions[:]
 	for name := range v.bundle {
@@ -297,6 +349,11 @@ func (v *view) core() (Refusal, bool) {
 
 // need marks what a walk reached as taking effect in the image.
 func (v *view) need(w walk) {
+	for _, c := range w.allowed {
+		if !slices.Contains(v.allowed, c) {
+			v.allowed = append(v.allowed, c)
+		}
+	}
 	for name := range w.reached {
 		v.needed[name] = true
 	}
@@ -307,6 +364,7 @@ type walk struct {
 	reached   map[string]bool // the bundle's distributions, by normalised name
 	visited   map[string]bool // the same with the extras they were reached with
 	conflicts []Conflict
+	allowed   []Conflict // those that the user allowed
 }
 
 // visit follows one distribution's requirements and notes those that do not
@@ -325,7 +383,10 @@ func (w *walk) visit(v *view, name string, extras []string) {
 		w.visited, w.reached = map[string]bool{}, map[string]bool{}
 	}
 	w.visited[key], w.reached[name] = true, true
-	by := d.Name + " " + d.Version
+	by := d.Name
+	if d.Version != v.release.Version && d.Version != v.release.Contrib {
+		by += " " + d.Version
+	}
 	for _, line := range d.Requires {
 		req, err := pep508.Parse(line)
 		if err != nil {
@@ -337,7 +398,11 @@ func (w *walk) visit(v *view, name string, extras []string) {
 		}
 		required := pep508.Normalize(req.Name)
 		if c, ok := v.check(by, req, required); !ok {
-			w.conflicts = append(w.conflicts, c)
+			if _, own := v.image[required]; own && v.allow[required] {
+				w.allowed = append(w.allowed, c)
+			} else {
+				w.conflicts = append(w.conflicts, c)
+			}
 			continue
 		}
 		w.visit(v, required, req.Extras)
@@ -386,6 +451,7 @@ func (v *view) choose(opts Options) (*Choice, error) {
 			choice.Selected = append(choice.Selected, *s)
 		}
 	}
+	choice.Allowed = v.allowed
 	byName := func(a, b Selection) int { return cmp.Compare(a.Name, b.Name) }
 	slices.SortStableFunc(choice.Selected, byName)
 	slices.SortStableFunc(choice.LeftOut, func(a, b LeftOut) int { return cmp.Compare(a.Name, b.Name) })

@@ -101,6 +101,7 @@ func TestChoose(t *testing.T) {
 		refused  string // part of the first refusal
 		hidden   string // a distribution that must be hidden
 		added    string // a distribution that must take effect
+		allowed  int    // conflicts
 	}{
 		{
 			name: "nothing installed", env: environment("3.11"),
@@ -113,7 +114,7 @@ func TestChoose(t *testing.T) {
 		{
 			name: "protobuf 4 rules the newest out", env: environment("3.11", "protobuf 4.25.5", "flask 2.2.5"),
 			release: "1.17.0", selected: "flask wsgi", hidden: "protobuf",
-			refused: "opentelemetry-exporter-otlp-proto-http 1.45.1 requires protobuf<8.0,>=5.0, the image has protobuf 4.25.5",
+			refused: "opentelemetry-exporter-otlp-proto-http requires protobuf<8.0,>=5.0, the image has protobuf 4.25.5",
 		},
 		{
 			name: "an older Python too", env: environment("3.9", "flask 2.2.5"),
@@ -134,7 +135,7 @@ func TestChoose(t *testing.T) {
 		{
 			name: "an instrumentation's own requirement", env: environment("3.11", "flask 3.0.3", "packaging 20.0"),
 			release: "1.45.1", selected: "wsgi", hidden: "packaging",
-			leftOut: "flask: opentelemetry-instrumentation-flask 0.66b1 requires packaging>=21.0, the image has packaging 20.0",
+			leftOut: "flask: opentelemetry-instrumentation-flask requires packaging>=21.0, the image has packaging 20.0",
 		},
 		{
 			name: "either library", env: environment("3.11", "kafka-python-ng 2.2.3"),
@@ -165,6 +166,21 @@ func TestChoose(t *testing.T) {
 			name: "asked for and in conflict", env: environment("3.11", "protobuf 5.0.0"), opts: Options{Release: "1.17.0"},
 		},
 		{
+			name: "a conflict is allowed", env: environment("3.11", "protobuf 4.25.5"), opts: Options{AllowConflict: []string{"Protobuf"}},
+			release: "1.45.1", selected: "wsgi", hidden: "protobuf", allowed: 1,
+		},
+		{
+			name: "what the image does not have is no allowed conflict", env: environment("3.11", "flask 2.2.5", "typing-extensions 4.4.0"), opts: Options{AllowConflict: []string{"psutil"}},
+			release: "1.17.0", selected: "flask wsgi",
+		},
+		{
+			name: "a Python that is newer than all releases", env: environment("3.15"),
+			release: "1.45.1", selected: "wsgi",
+		},
+		{
+			name: "a Python of no version", env: environment(""),
+		},
+		{
 			name: "not wanted", env: environment("3.11", "flask 3.0.3"), opts: Options{Without: []string{"flask", "wsgi"}},
 			release: "1.45.1", leftOut: "flask: not wanted",
 		},
@@ -183,7 +199,7 @@ func TestChoose(t *testing.T) {
 		{
 			name: "an app with its own SDK gets that release", env: environment("3.11", "opentelemetry-sdk 1.17.0", "opentelemetry-instrumentation-flask 0.38b0", "flask 2.2.5"),
 			release: "1.17.0", selected: "flask wsgi", hidden: "opentelemetry-sdk",
-			refused: "opentelemetry-distro 0.66b1 requires opentelemetry-sdk==1.45.1, the image has opentelemetry-sdk 1.17.0",
+			refused: "opentelemetry-distro requires opentelemetry-sdk==1.45.1, the image has opentelemetry-sdk 1.17.0",
 		},
 		{
 			name: "or none", env: environment("3.11", "opentelemetry-sdk 1.30.0"),
@@ -204,6 +220,9 @@ func TestChoose(t *testing.T) {
 			if c.Release.Version != tt.release {
 				t.Errorf("release %s, want %s", c.Release.Version, tt.release)
 			}
+			if len(c.Allowed) != tt.allowed {
+				t.Errorf("allowed %v, want %d", c.Allowed, tt.allowed)
+			}
 			var selected []string
 			for _, s := range c.Selected {
 				selected = append(selected, s.Name)
@@ -216,7 +235,7 @@ func TestChoose(t *testing.T) {
 			}) {
 				t.Errorf("left out %v, want %s", c.LeftOut, tt.leftOut)
 			}
-			if tt.refused != "" && (len(c.Refused) == 0 || !strings.Contains(c.Refused[0].String(), tt.refused)) {
+			if tt.refused != "" && (len(c.Refused) == 0 || !strings.Contains(strings.Join(c.Refused[0].Reasons(), "\n"), tt.refused)) {
 				t.Errorf("refused %v, want %s", c.Refused, tt.refused)
 			}
 			named := func(list []catalog.Distribution, name string) bool {
@@ -240,19 +259,26 @@ func TestRefusalNamesEverything(t *testing.T) {
 	if err == nil {
 		t.Fatal("chose a release")
 	}
-	for _, want := range []string{
-		"1.45.1/0.66b1", "typing-extensions>=4.5", "typing-extensions 4.4.0",
-		"1.17.0/0.38b0", "protobuf<5.0,>=3.19", "protobuf 5.1.0",
-	} {
-		if !strings.Contains(err.Error(), want) {
-			t.Errorf("%q is not in: %v", want, err)
-		}
-	}
 	var none *NoReleaseError
 	if !errors.As(err, &none) {
 		t.Fatalf("got %T", err)
 	}
-	if want := "an image with typing-extensions>=4.5 could be wrapped with 1.45.1/0.66b1"; none.Hint() != want {
+	var reasons []string
+	for _, r := range none.Refused {
+		reasons = append(reasons, r.Release.String()+": "+strings.Join(r.Reasons(), "; "))
+	}
+	want := []string{
+		"1.45.1/0.66b1: opentelemetry-sdk requires typing-extensions>=4.5, the image has typing-extensions 4.4.0; " +
+			"opentelemetry-propagator-b3 requires typing-extensions>=4.5, the image has typing-extensions 4.4.0",
+		"1.17.0/0.38b0: opentelemetry-exporter-otlp-proto-http requires protobuf<5.0,>=3.19, the image has protobuf 5.1.0",
+	}
+	if !slices.Equal(reasons, want) {
+		t.Errorf("reasons\n%s\nwant\n%s", strings.Join(reasons, "\n"), strings.Join(want, "\n"))
+	}
+	if want := "none of 2 OpenTelemetry releases fits; the nearest: OpenTelemetry " + strings.Replace(want[0], ": ", " does not fit: ", 1); err.Error() != want {
+		t.Errorf("error %q, want %q", err, want)
+	}
+	if want := "with typing-extensions>=4.5 in the image, 1.45.1/0.66b1 would fit"; none.Hint() != want {
 		t.Errorf("hint %q, want %q", none.Hint(), want)
 	}
 }
