@@ -197,6 +197,12 @@ func (im image) stdlib(i Interpreter) []string {
 	return dirs
 }
 
+// hasLib64 reports whether the interpreter was built with lib64 as its
+// sys.platlibdir, as Fedora's is.
+func (im image) hasLib64(i Interpreter) bool {
+	return !im.isFile(path.Join(i.BasePrefix, "lib", i.libraryName(), "os.py")) && im.isDir(path.Join(i.BasePrefix, "lib64", i.libraryName()))
+}
+
 // noCtypes reports whether the standard library comes with extension modules
 // of which none is _ctypes. A statically linked one can't be seen.
 func (im image) noCtypes(i Interpreter) bool {

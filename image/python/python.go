@@ -218,6 +218,9 @@ func Inspect(config Config, files Files, options Options) (*Environment, error) 
 			return nil, err
 		}
 		e.Command.Sure = true
+		if out.python != "" && out.python != e.Interpreter.Path {
+			e.Warnings = append(e.Warnings, fmt.Sprintf("the image's command starts %s, not %s", out.python, e.Interpreter.Path))
+		}
 	case out.python != "":
 		e.Interpreter = im.interpreter(out.python, out.env)
 		e.Interpreter.How = out.how()

@@ -2,6 +2,7 @@ package python
 
 import (
 	"errors"
+	"fmt"
 	"path"
 	"regexp"
 	"slices"
@@ -12,6 +13,10 @@ import (
 )
 
 var shells = map[string]bool{"sh": true, "bash": true, "dash": true, "ash": true, "ksh": true, "zsh": true, "rbash": true}
+
+// maxProgram is the length of a shell program, in bytes, beyond which it is not
+// followed: the parser's stack grows with what is nested.
+const maxProgram = 64 << 10
 
 // shell follows sh [options] -c string [name [args]] and sh [options] script
 // [args].
@@ -94,15 +99,8 @@ func (r *resolver) evaluate(p process, program, zero string, params []string, wh
 		resolver: r, p: p, zero: zero, params: params, what: what,
 		vars: map[string]string{}, functions: map[string]*syntax.Stmt{},
 	}
-	parser := syntax.NewParser(syntax.Variant(syntax.LangBash))
-	for stmt, err := range parser.StmtsSeq(strings.NewReader(program)) {
-		if err != nil {
-			s.failed = err
-			break
-		}
-		if s.stmt(stmt); s.ended {
-			break
-		}
+	if s.failed = s.program(program); s.exhausted {
+		s.failed = errors.New("it does too much")
 	}
 	return s.outcome()
 }
@@ -122,6 +120,7 @@ type shell struct {
 	conditional int  // depth of branches of which it is not known whether they run
 	ended       bool // by exec or exit
 	failed      error
+	exhausted   bool // the budget
 
 	found []step   // commands that start a Python, in order
 	other *outcome // the last command that does not
@@ -189,7 +188,7 @@ func (s *shell) branch(list []*syntax.Stmt) {
 
 func (s *shell) stmt(stmt *syntax.Stmt) {
 	if s.budget--; s.budget < 0 {
-		s.ended, s.failed = true, errors.New("it is too long")
+		s.ended, s.exhausted = true, true
 		return
 	}
 	switch c := stmt.Cmd.(type) {
@@ -569,16 +568,28 @@ func (s *shell) source(name string) {
 
 func (s *shell) include(program string) {
 	s.p.depth++
+	_ = s.program(program) // the shell goes on behind what it could not read
+	s.p.depth--
+}
+
+// program follows a program's statements up to the first that can't be parsed,
+// as a shell does: what stands behind an exec need not be shell at all.
+func (s *shell) program(text string) error {
+	if len(text) > maxProgram {
+		return fmt.Errorf("it is longer than %d KiB", maxProgram>>10)
+	}
+	var failed error
 	parser := syntax.NewParser(syntax.Variant(syntax.LangBash))
-	for stmt, err := range parser.StmtsSeq(strings.NewReader(program)) {
-		if err != nil {
-			break
+	for stmt, err := range parser.StmtsSeq(strings.NewReader(text)) {
+		// No break: the iterator yields a later error even after one.
+		if s.ended || failed != nil {
+			continue
 		}
-		if s.stmt(stmt); s.ended {
-			break
+		if failed = err; err == nil {
+			s.stmt(stmt)
 		}
 	}
-	s.p.depth--
+	return failed
 }
 
 func (s *shell) assign(a *syntax.Assign, export bool) {

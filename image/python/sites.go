@@ -49,7 +49,7 @@ func (b *pathBuilder) sites() (front, rest []string) {
 		if d := b.userSite(); d != "" {
 			b.addSite(d)
 		}
-		if i.BasePrefix == "/usr" && !b.isDebian(i) && b.isDir("/usr/lib64/"+i.libraryName()) {
+		if i.BasePrefix == "/usr" && b.hasLib64(i) {
 			b.addSites("/usr/local", false) // Fedora's packages do that
 		}
 		b.addSites(i.BasePrefix, false)
@@ -95,7 +95,9 @@ func (b *pathBuilder) addSites(prefix string, venv bool) {
 		b.addSite(path.Join(prefix, "lib", lib, "dist-packages"))
 		return
 	}
-	b.addSite(path.Join(prefix, "lib64", lib, "site-packages"))
+	if b.hasLib64(i) {
+		b.addSite(path.Join(prefix, "lib64", lib, "site-packages"))
+	}
 	b.addSite(path.Join(prefix, "lib", lib, "site-packages"))
 	if i.Implementation == "pypy" {
 		b.addSite(path.Join(prefix, "site-packages"))
