@@ -47,9 +47,9 @@ func (s *shell) get(name string) (string, bool) {
 	return v, ok
 }
 
-// fields expands the words of a command. Words that are not known are left
-// out, and the result is not ok; if the command's name is not known, there are
-// no fields at all.
+// fields expands the words of a command. A word that is not known is left out,
+// or becomes an ellipsis if it is quoted and so is one argument, and the result
+// is not ok; if the command's name is not known, there are no fields at all.
 func (s *shell) fields(words []*syntax.Word) (fields []string, ok bool) {
 	ok = true
 	for i, w := range words {
@@ -63,6 +63,9 @@ func (s *shell) fields(words []*syntax.Word) (fields []string, ok bool) {
 			ok = false
 			if i == 0 {
 				return nil, false
+			}
+			if !unquoted(w) {
+				fields = append(fields, "…")
 			}
 		case unquoted(w):
 			fields = append(fields, strings.Fields(v)...)

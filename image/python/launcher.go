@@ -329,8 +329,12 @@ func (r *resolver) conda(name string, p process) outcome {
 	}
 	p.args = args
 	p.step("%s runs %s in %s", name, quote(args), prefix)
-	p.env = p.env.with("CONDA_PREFIX", prefix).with("PATH", path.Join(prefix, "bin")+":"+p.env.get("PATH"))
+	p.env = activateConda(p.env, prefix)
 	return outcome{process: p}
+}
+
+func activateConda(env environ, prefix string) environ {
+	return env.with("CONDA_PREFIX", prefix).with("PATH", path.Join(prefix, "bin")+":"+env.get("PATH"))
 }
 
 func (r *resolver) condaPrefix(p process, environment string) string {

@@ -118,7 +118,9 @@ type shell struct {
 	calls     int // nested function calls
 
 	conditional int  // depth of branches of which it is not known whether they run
+	background  bool // the current statement ends with &
 	ended       bool // by exec or exit
+	replaced    bool // by another program than a Python
 	failed      error
 	exhausted   bool // the budget
 
@@ -129,8 +131,10 @@ type shell struct {
 // step is a command of a shell program.
 type step struct {
 	outcome
-	conditional bool
-	final       bool // exec: nothing comes after it
+	conditional bool // it is not known whether it runs
+	exec        bool // nothing comes after it
+	final       bool // exec, and known to run
+	background  bool
 }
 
 // outcome decides what the program runs: the command that replaces the shell,
@@ -157,17 +161,30 @@ func (s *shell) outcome() outcome {
 	}
 	out := best.outcome
 	for _, f := range s.found {
-		if f.python != out.python {
-			out.doubts("%s starts several Pythons (%s, %s)", s.what, f.python, out.python)
+		// What ran before and ended does not matter, what may run instead does.
+		if instead := f.conditional && (f.exec || !best.final); (instead || f.background) && !s.same(f.python, out.python) {
+			out.doubts("%s may start another Python, %s", s.what, f.python)
 		}
 	}
 	if s.failed != nil && !best.final {
 		out.doubts("%s is not understood to its end: %v", s.what, s.failed)
 	}
-	if s.ended && !best.final && s.other != nil {
+	if s.replaced {
 		out.doubts("%s ends with another command: %s", s.what, s.other.opaque)
 	}
 	return out
+}
+
+// same reports whether two paths lead to the same Python environment.
+func (r *resolver) same(a, b string) bool {
+	venvA, _ := r.pyvenv(a)
+	venvB, _ := r.pyvenv(b)
+	if venvA != "" || venvB != "" {
+		return venvA == venvB
+	}
+	realA, errA := r.Resolve(a)
+	realB, errB := r.Resolve(b)
+	return errA == nil && errB == nil && realA == realB
 }
 
 func (s *shell) stmts(list []*syntax.Stmt) {
@@ -191,6 +208,9 @@ func (s *shell) stmt(stmt *syntax.Stmt) {
 		s.ended, s.exhausted = true, true
 		return
 	}
+	background := s.background
+	s.background = background || stmt.Background
+	defer func() { s.background = background }()
 	switch c := stmt.Cmd.(type) {
 	case *syntax.CallExpr:
 		s.call(c)
@@ -498,9 +518,10 @@ func (s *shell) call(c *syntax.CallExpr) {
 	}
 	if out.python == "" {
 		s.other = &out
+		s.replaced = s.ended
 		return
 	}
-	s.found = append(s.found, step{out, s.conditional > 0, final && s.conditional == 0})
+	s.found = append(s.found, step{out, s.conditional > 0, final, s.ended, s.background})
 }
 
 func (s *shell) unknown(reason string) {
@@ -523,8 +544,13 @@ func (s *shell) builtin(args []string, known bool) bool {
 		}
 	case ".", "source":
 		if len(args) > 1 {
-			s.source(args[1])
+			s.source(args[1:])
 		}
+	case "conda", "mamba", "micromamba":
+		if len(args) < 2 || args[1] != "activate" {
+			return false
+		}
+		s.condaActivate(args, args[2:])
 	case "set":
 		if i := slices.Index(args, "--"); i > 0 && known {
 			s.params = args[i+1:]
@@ -550,20 +576,43 @@ func (s *shell) builtin(args []string, known bool) bool {
 	return true
 }
 
-// source follows a sourced script in the same shell. The activate script of a
-// virtual environment is known by what stands beside it.
-func (s *shell) source(name string) {
-	file := absolute(s.p.dir, name)
+// source follows a sourced script in the same shell. The activate scripts of
+// virtual environments and of conda are known.
+func (s *shell) source(args []string) {
+	file := absolute(s.p.dir, args[0])
 	if path.Base(file) == "activate" {
 		if venv := path.Dir(path.Dir(file)); s.isVenv(venv) {
 			s.p.step("%s activates %s", s.what, venv)
 			s.p.env = activate(s.p.env, venv)
+		} else {
+			s.condaActivate(args, args[1:])
 		}
 		return
 	}
 	if b, err := s.ReadFile(file); err == nil && s.p.depth < 20 {
 		s.include(string(b))
 	}
+}
+
+// condaActivate follows conda activate NAME, and the older source activate
+// NAME.
+func (s *shell) condaActivate(args, names []string) {
+	p := s.p
+	p.args = args
+	name := ""
+	if len(names) > 0 {
+		name = names[0]
+	}
+	prefix := s.condaPrefix(p, name)
+	if strings.Contains(name, "/") {
+		prefix = absolute(s.p.dir, name)
+	}
+	if prefix == "" {
+		s.p.doubts("%s activates an environment of conda that can't be told", s.what)
+		return
+	}
+	s.p.step("%s activates %s", s.what, prefix)
+	s.p.env = activateConda(s.p.env, prefix)
 }
 
 func (s *shell) include(program string) {
@@ -610,12 +659,11 @@ func (s *shell) assign(a *syntax.Assign, export bool) {
 	}
 	_, exported := s.p.env[name]
 	switch {
+	case (!ok || len(v) > maxValue) && name == "PATH":
+		s.p.doubts("%s changes PATH in a way that is only known at run time", s.what)
 	case !ok || len(v) > maxValue:
 		s.p.env = s.p.env.without(name)
 		delete(s.vars, name)
-		if name == "PATH" {
-			s.p.doubts("%s changes PATH in a way that is only known at run time", s.what)
-		}
 	case exported || export:
 		s.p.env = s.p.env.with(name, v)
 	default:

@@ -88,14 +88,3 @@ func (l *Layer) modTime(e uint32) time.Time {
 	}
 	return time.Unix(l.large[e].mtime, 0).UTC()
 }
-
-// Files returns the number of entries of the layer, whiteouts included.
-func (l *Layer) Files() int {
-	n := 0
-	for e := uint32(1); e < l.entries.n; e++ {
-		if l.meta(e).kind != implicit {
-			n++
-		}
-	}
-	return n
-}
