@@ -109,7 +109,7 @@ func (im image) pythonIn(bin, name string) string {
 		// lib/python3.11 with bin/python or bin/python3 that are not links to python3.11.
 		for _, n := range []string{"python3", "python"} {
 			if p := path.Join(bin, n); im.executable(p) {
-				if f, _ := im.Stat(p); !executableName.MatchString(path.Base(f.Path)) {
+				if f, _ := im.Stat(p); !libName.MatchString(path.Base(f.Path)) {
 					return p
 				}
 			}

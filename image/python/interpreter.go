@@ -6,11 +6,9 @@ import (
 	"strings"
 )
 
-// libName is the name of a standard library's directory below lib.
+// libName is the name of a standard library's directory below lib, and of an
+// interpreter that tells its version.
 var libName = regexp.MustCompile(`^(python|pypy)([0-9]+\.[0-9]+)(t?)$`)
-
-// executableName is the name of an interpreter with its version.
-var executableName = regexp.MustCompile(`^(python|pypy)([0-9]+\.[0-9]+)(t?)$`)
 
 // managedName is the directory of a Python that uv or pyenv installed.
 var managedName = regexp.MustCompile(`/(?:cpython-|versions/)([0-9]+\.[0-9]+\.[0-9]+)`)
@@ -32,7 +30,7 @@ func (im image) interpreter(p string, env environ) Interpreter {
 
 	minor, thread := "", ""
 	for _, name := range []string{path.Base(realPath), path.Base(p)} {
-		if m := executableName.FindStringSubmatch(name); m != nil && minor == "" {
+		if m := libName.FindStringSubmatch(name); m != nil && minor == "" {
 			minor, thread = m[2], m[3]
 		}
 	}
