@@ -187,6 +187,13 @@ func plan(src source, opts Options, c *catalog.Catalog, bundled func(*catalog.Re
 		Warnings:         list(env.Warnings),
 		destination:      destination,
 	}
+	config := src.parsed.Config
+	image := environ(config.Env)
+	ready := assess(runConfig{slices.Concat(config.Entrypoint, config.Cmd), image}, env)
+	if ready.refused != nil {
+		return nil, ready.refused
+	}
+	p.Warnings = append(p.Warnings, ready.warnings...)
 	choice, err := instrument.Choose(c, facts(env), opts.Instrument)
 	var none *instrument.NoReleaseError
 	if errors.As(err, &none) {
@@ -201,7 +208,6 @@ func plan(src source, opts Options, c *catalog.Catalog, bundled func(*catalog.Re
 		p.Warnings = append(p.Warnings, "allowed conflict: "+conflict.String())
 	}
 
-	image := environ(src.parsed.Config.Env)
 	own := map[string]bool{}
 	for _, d := range env.Distributions {
 		own[pep508.Normalize(d.Name)] = true
@@ -210,6 +216,7 @@ func plan(src source, opts Options, c *catalog.Catalog, bundled func(*catalog.Re
 	if err != nil {
 		return nil, err
 	}
+	p.Env = append(p.Env, ready.env...)
 	for _, s := range choice.Selected {
 		p.Instrumentations = append(p.Instrumentations, Instrumentation{s.Name, s.Library, s.Reason})
 	}
@@ -226,7 +233,7 @@ func plan(src source, opts Options, c *catalog.Catalog, bundled func(*catalog.Re
 		return nil, err
 	}
 	p.Entrypoint = append([]string{launcher.command}, src.parsed.Config.Entrypoint...)
-	p.launch, err = launchLayer(src, choice, launcher, opts.Version)
+	p.launch, err = launchLayer(src, choice, launcher, ready.pathFile, opts.Version)
 	if err != nil {
 		return nil, err
 	}
@@ -343,7 +350,15 @@ func launcherPlace(scripts, searchPath string, files *scan.Index) (place, error)
 	return own, nil
 }
 
-func launchLayer(src source, choice *instrument.Choice, launcher place, version string) (*layer.Layer, error) {
+// launchLayer makes the layer that belongs to this image alone.
+func launchLayer(src source, choice *instrument.Choice, launcher place, pathFile, version string) (*layer.Layer, error) {
+	if pathFile != "" {
+		directory, err := src.files.Resolve(path.Dir(pathFile))
+		if err != nil {
+			return nil, fmt.Errorf("looking up %s: %w", path.Dir(pathFile), err)
+		}
+		pathFile = path.Join(directory, path.Base(pathFile))
+	}
 	r := choice.Release
 	names := []string{}
 	for _, s := range choice.Selected {
@@ -356,7 +371,8 @@ func launchLayer(src source, choice *instrument.Choice, launcher place, version 
 	return bundle.LaunchLayer(bundle.Launch{
 		Interpreter: src.environment.Interpreter.Path,
 		Scripts:     launcher.directory,
-		Parents:     parents(src.files, launcher.directory, bundle.Root),
+		PathFile:    pathFile,
+		Parents:     parents(src.files, launcher.directory, bundle.Root, path.Dir(pathFile)),
 		Excluded:    hidden,
 		Wrap: bundle.Wrap{
 			Version:          1,

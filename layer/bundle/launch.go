@@ -30,6 +30,9 @@ const (
 	initDir = Root + "/init"
 	// interpreterLink names an interpreter whose own path can't be in a shebang.
 	interpreterLink = Root + "/python"
+	// pathFile has the site module, which runs this line before it imports
+	// sitecustomize, find the loader.
+	pathFile = `import sys; "` + initDir + `" in sys.path or sys.path.insert(0, "` + initDir + `")` + "\n"
 	// maxShebang is what Linux before 5.1 reads of a script's first line, with
 	// the line break.
 	maxShebang = 127
@@ -42,6 +45,9 @@ type Launch struct {
 	// Scripts is the absolute path, without symbolic links, of the directory
 	// that the launcher goes into.
 	Scripts string
+	// PathFile is the absolute path of a .pth file in a site directory, for an
+	// interpreter that does not look at PYTHONPATH; "" for none.
+	PathFile string
 	// Wrap becomes Root + "/wrap.json".
 	Wrap Wrap
 	// Parents are the image's entries of the directories above those that are
@@ -105,6 +111,9 @@ func launchEntries(l Launch) ([]layer.Entry, error) {
 		{Path: l.Scripts + "/" + Command, Mode: 0o755, Data: script},
 		{Path: initDir + "/sitecustomize.py", Data: loader},
 		{Path: Root + "/wrap.json", Data: wrap.Bytes()},
+	}
+	if l.PathFile != "" {
+		files = append(files, layer.Entry{Path: l.PathFile, Data: []byte(pathFile)})
 	}
 	if link {
 		files = append(files, layer.Entry{Path: interpreterLink, Mode: fs.ModeSymlink, Linkname: l.Interpreter})

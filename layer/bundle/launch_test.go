@@ -175,3 +175,24 @@ func TestLaunchLayerRefuses(t *testing.T) {
 		})
 	}
 }
+
+func TestPathFile(t *testing.T) {
+	const file = "/opt/venv/lib/python3.11/site-packages/imgwrap.pth"
+	entries, err := launchEntries(Launch{
+		Interpreter: "/opt/venv/bin/python", Scripts: "/opt/venv/bin", PathFile: file,
+		Wrap: Wrap{Bundle: Root + "/otel-1.27.0"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	content := ""
+	for _, e := range entries {
+		if "/"+e.Path == file {
+			content = string(e.Data)
+		}
+	}
+	// site.py runs a line of a .pth file only if it starts with import.
+	if !strings.HasPrefix(content, "import ") || strings.Count(content, "\n") != 1 || !strings.Contains(content, initDir) {
+		t.Errorf("%s is %q", file, content)
+	}
+}

@@ -61,6 +61,9 @@ AGENTS = (
 
 def main():
     command, args = command_line(sys.argv[1:])
+    while os.path.basename(command) == PROG:
+        # The image started upstream's launcher itself; this one does its work.
+        command, args = command_line(args)
     activate(command)
     restore_process_state()
     execute(command, args)

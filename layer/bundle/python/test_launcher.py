@@ -75,6 +75,15 @@ class LauncherTest(TemporaryRoot):
         result = self.launch("/bin/sh", "-c", "echo $$")
         self.assertEqual(result.out, "%d\n" % self.pid)
 
+    def test_upstream_launcher_in_the_command_is_replaced(self):
+        for words in (
+            ["opentelemetry-instrument"],
+            ["/usr/local/bin/opentelemetry-instrument", "--traces_exporter", "console"],
+        ):
+            env = self.environment_of(*words)
+            self.assertEqual(env["PYTHONPATH"], self.init)
+        self.assertEqual(env["OTEL_TRACES_EXPORTER"], "console")
+
     def test_arguments_are_untouched(self):
         command = self.write("tools/tool", "#!/bin/sh\nprintf '%s|' \"$@\"\n", 0o755)
         for args in (

@@ -1,0 +1,107 @@
+package image
+
+import (
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/imgwrap/imgwrap/image/python"
+)
+
+// readiness is what the image's command and interpreter mean for wrapping.
+type readiness struct {
+	refused  error
+	warnings []string
+	// pathFile is the .pth file that has to lead to the loader, because the
+	// interpreter will not look at PYTHONPATH; "" if it will.
+	pathFile string
+	env      []Variable // settings that the command needs to send spans at all
+}
+
+// lambdaEntrypoint is how AWS's base images for Lambda start.
+const lambdaEntrypoint = "/lambda-entrypoint.sh"
+
+// foreignAgents are launchers of other agents: two at once patch the same
+// functions.
+var foreignAgents = []string{"ddtrace-run", "newrelic-admin", "elasticapm-run"}
+
+// assess judges whether telemetry can be loaded into what the image starts.
+func assess(config runConfig, env *python.Environment) readiness {
+	var r readiness
+	i, c := env.Interpreter, env.Command
+	warn := func(format string, args ...any) { r.warnings = append(r.warnings, fmt.Sprintf(format, args...)) }
+	refuse := func(remedy, format string, args ...any) {
+		if r.refused == nil {
+			r.refused = &RefusedError{Problem: fmt.Sprintf(format, args...), Remedy: remedy}
+		}
+	}
+
+	if slices.Contains(config.entrypoint, lambdaEntrypoint) {
+		refuse("for Lambda use AWS's OpenTelemetry layer and AWS_LAMBDA_EXEC_WRAPPER: its functions are frozen between calls, and spans with them",
+			"it is an AWS Lambda image, whose entry point must stay")
+	}
+	if slices.Contains(foreignAgents, c.Agent) {
+		refuse("take it out of the command, then wrap the image", "the command starts another agent, %s", c.Agent)
+	}
+	if i.Implementation != "" && i.Implementation != "cpython" {
+		refuse("only CPython is supported", "%s is %s", i.Path, i.Implementation)
+	}
+	if i.NoCtypes {
+		refuse("install libffi before Python is built, or take an image with the ctypes module",
+			"%s has no _ctypes module, without which OpenTelemetry's SDK cannot be imported", i.Path)
+	}
+	if c.NoSite() {
+		refuse("take -S out of the command or of the script's first line", "%s runs with -S, so nothing can be loaded into it at start", i.Path)
+	}
+	if i.FreeThreaded {
+		warn("%s is a free-threaded build, with which OpenTelemetry is not tested", i.Path)
+	}
+	if c.Agent == "opentelemetry-instrument" {
+		warn("the command starts opentelemetry-instrument itself; imgwrap's takes its place, so nothing is instrumented twice")
+	}
+
+	switch why := isolation(c); {
+	case why == "" || r.refused != nil:
+	case siteDirectory(env) == "":
+		refuse("let the interpreter read its environment", "%s, and no site directory of %s was found", why, i.Path)
+	default:
+		r.pathFile = path.Join(siteDirectory(env), "imgwrap.pth")
+		warn("%s: %s loads OpenTelemetry instead, into every program that %s runs", why, r.pathFile, i.Path)
+	}
+
+	if c.Program == "uwsgi" && config.env["UWSGI_ENABLE_THREADS"] == "" {
+		r.env = append(r.env, Variable{"UWSGI_ENABLE_THREADS", "1", "uWSGI"})
+		warn("uWSGI runs no threads unless told to, and spans are sent from one: UWSGI_ENABLE_THREADS=1 is set")
+	}
+	return r
+}
+
+// isolation says why the loader is not reached by PYTHONPATH, if so.
+func isolation(c python.Command) string {
+	switch {
+	case c.EnvCleared:
+		return "the command clears its environment"
+	case c.Isolated():
+		return fmt.Sprintf("Python runs with %s and ignores PYTHONPATH", strings.Join(c.Flags, " "))
+	}
+	return ""
+}
+
+// siteDirectory is the last directory in which the interpreter looks for .pth
+// files, "" if none is known.
+func siteDirectory(env *python.Environment) string {
+	for _, site := range slices.Backward(env.Sites) {
+		base := path.Base(site)
+		if (base == "site-packages" || base == "dist-packages") && strings.HasPrefix(site, env.Interpreter.Prefix+"/") {
+			return site
+		}
+	}
+	return ""
+}
+
+// runConfig is what assess needs of the image's config.
+type runConfig struct {
+	entrypoint []string
+	env        map[string]string
+}

@@ -1,0 +1,80 @@
+package image
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/imgwrap/imgwrap/image/python"
+)
+
+func TestAssess(t *testing.T) {
+	environment := func(edit func(*python.Environment)) *python.Environment {
+		env := &python.Environment{
+			Interpreter: python.Interpreter{Path: "/opt/venv/bin/python", Implementation: "cpython", Prefix: "/opt/venv"},
+			Sites:       []string{"/app", "/opt/venv/lib/python3.11/site-packages", "/src/editable"},
+		}
+		edit(env)
+		return env
+	}
+	for _, tt := range []struct {
+		name     string
+		config   runConfig
+		edit     func(*python.Environment)
+		refused  string
+		warning  string
+		pathFile string
+		env      string
+	}{
+		{name: "nothing special", edit: func(*python.Environment) {}},
+		{
+			name: "Lambda", config: runConfig{entrypoint: []string{"/lambda-entrypoint.sh", "app.handler"}}, edit: func(*python.Environment) {},
+			refused: "AWS Lambda",
+		},
+		{name: "another agent", edit: func(e *python.Environment) { e.Command.Agent = "ddtrace-run" }, refused: "ddtrace-run"},
+		{name: "its own launcher", edit: func(e *python.Environment) { e.Command.Agent = "opentelemetry-instrument" }, warning: "takes its place"},
+		{name: "PyPy", edit: func(e *python.Environment) { e.Interpreter.Implementation = "pypy" }, refused: "is pypy"},
+		{name: "no ctypes", edit: func(e *python.Environment) { e.Interpreter.NoCtypes = true }, refused: "_ctypes"},
+		{name: "no site", edit: func(e *python.Environment) { e.Command.Flags = []string{"-S"} }, refused: "runs with -S"},
+		{name: "free-threaded", edit: func(e *python.Environment) { e.Interpreter.FreeThreaded = true }, warning: "free-threaded"},
+		{
+			name: "isolated", edit: func(e *python.Environment) { e.Command.Flags = []string{"-I"} },
+			warning: "ignores PYTHONPATH", pathFile: "/opt/venv/lib/python3.11/site-packages/imgwrap.pth",
+		},
+		{
+			name: "without an environment", edit: func(e *python.Environment) { e.Command.EnvCleared = true },
+			warning: "clears its environment", pathFile: "/opt/venv/lib/python3.11/site-packages/imgwrap.pth",
+		},
+		{
+			name: "isolated and nowhere to go", edit: func(e *python.Environment) { e.Command.Flags, e.Sites = []string{"-E"}, nil },
+			refused: "no site directory",
+		},
+		{name: "uWSGI", edit: func(e *python.Environment) { e.Command.Program = "uwsgi" }, warning: "uWSGI", env: "UWSGI_ENABLE_THREADS=1"},
+		{
+			name: "uWSGI with a decision of its own", config: runConfig{env: map[string]string{"UWSGI_ENABLE_THREADS": "0"}},
+			edit: func(e *python.Environment) { e.Command.Program = "uwsgi" },
+		},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			r := assess(tt.config, environment(tt.edit))
+			switch {
+			case (r.refused == nil) != (tt.refused == ""):
+				t.Errorf("refused: %v, want %q", r.refused, tt.refused)
+			case r.refused != nil && !strings.Contains(r.refused.Error(), tt.refused):
+				t.Errorf("refused: %v, want %q", r.refused, tt.refused)
+			}
+			if got := strings.Join(r.warnings, "\n"); !strings.Contains(got, tt.warning) || (got == "") != (tt.warning == "") {
+				t.Errorf("warnings %q, want %q", got, tt.warning)
+			}
+			if r.pathFile != tt.pathFile {
+				t.Errorf("path file %q, want %q", r.pathFile, tt.pathFile)
+			}
+			var env []string
+			for _, v := range r.env {
+				env = append(env, v.Name+"="+v.Value)
+			}
+			if got := strings.Join(env, " "); got != tt.env {
+				t.Errorf("environment %q, want %q", got, tt.env)
+			}
+		})
+	}
+}
