@@ -95,12 +95,20 @@ type Interpreter struct {
 	How            string `json:"how"` // it was found
 }
 
+func newInterpreter(i python.Interpreter) Interpreter {
+	return Interpreter{i.Path, i.Version, i.Implementation, i.Libc, i.Prefix, i.How}
+}
+
 // Command is what the image starts in the end, and how ENTRYPOINT and CMD lead
 // there.
 type Command struct {
 	Args  []string `json:"args"`
 	Steps []string `json:"steps"`
 	Sure  bool     `json:"sure"` // it follows from the config and the files alone
+}
+
+func newCommand(c python.Command) Command {
+	return Command{list(c.Args), list(c.Steps), c.Sure}
 }
 
 // Release is the OpenTelemetry release of a plan.
@@ -164,18 +172,15 @@ func plan(src source, opts Options, c *catalog.Catalog, bundled func(*catalog.Re
 	}
 	env := src.environment
 	p := &Plan{
-		Version:      PlanVersion,
-		Source:       src.reference.Name(),
-		SourceDigest: src.image.Digest().String(),
-		Image:        destination.Name(),
-		Tag:          destination.TagStr(),
-		MediaType:    string(src.image.MediaType),
-		Platform:     src.parsed.Platform().String(),
-		Interpreter: Interpreter{
-			Path: env.Interpreter.Path, Version: env.Interpreter.Version, Implementation: env.Interpreter.Implementation,
-			Libc: env.Interpreter.Libc, Prefix: env.Interpreter.Prefix, How: env.Interpreter.How,
-		},
-		Command:          Command{list(env.Command.Args), list(env.Command.Steps), env.Command.Sure},
+		Version:          PlanVersion,
+		Source:           src.reference.Name(),
+		SourceDigest:     src.image.Digest().String(),
+		Image:            destination.Name(),
+		Tag:              destination.TagStr(),
+		MediaType:        string(src.image.MediaType),
+		Platform:         src.parsed.Platform().String(),
+		Interpreter:      newInterpreter(env.Interpreter),
+		Command:          newCommand(env.Command),
 		Distributions:    len(env.Distributions),
 		Instrumentations: []Instrumentation{},
 		LeftOut:          []LeftOut{},

@@ -88,26 +88,11 @@ func (w *Wrapper) Wrap(ctx context.Context, ref string, opts Options) (*Report, 
 }
 
 func (w *Wrapper) plan(ctx context.Context, ref string, opts Options) (*registry.Image, *Plan, error) {
-	im, err := w.Registry.Open(ctx, ref)
+	im, src, err := w.open(ctx, ref)
 	if err != nil {
 		return nil, nil, err
 	}
-	src := source{
-		reference: im.Reference,
-		image:     rewrite.Image{MediaType: im.MediaType, Manifest: im.RawManifest, Config: im.RawConfig},
-		parsed:    im.Config,
-	}
-	if err := src.unwrap(); err != nil {
-		return nil, nil, fmt.Errorf("%s: %w", ref, err)
-	}
-	src.files, err = w.read(ctx, im, len(src.parsed.RootFS.DiffIDs))
-	if err != nil {
-		return nil, nil, fmt.Errorf("looking into %s: %w", ref, err)
-	}
-	c := src.parsed.Config
-	src.environment, err = python.Inspect(python.Config{
-		Entrypoint: c.Entrypoint, Cmd: c.Cmd, Env: c.Env, WorkingDir: c.WorkingDir, User: c.User,
-	}, src.files, python.Options{Python: opts.Python})
+	src.environment, err = src.inspect(opts.Python)
 	if err != nil {
 		return nil, nil, fmt.Errorf("%s: %w", ref, err)
 	}
@@ -116,6 +101,35 @@ func (w *Wrapper) plan(ctx context.Context, ref string, opts Options) (*registry
 		return nil, p, fmt.Errorf("%s: %w", ref, err)
 	}
 	return im, p, nil
+}
+
+// open fetches an image's documents and reads its layers.
+func (w *Wrapper) open(ctx context.Context, ref string) (*registry.Image, source, error) {
+	im, err := w.Registry.Open(ctx, ref)
+	if err != nil {
+		return nil, source{}, err
+	}
+	src := source{
+		reference: im.Reference,
+		image:     rewrite.Image{MediaType: im.MediaType, Manifest: im.RawManifest, Config: im.RawConfig},
+		parsed:    im.Config,
+	}
+	if err := src.unwrap(); err != nil {
+		return nil, source{}, fmt.Errorf("%s: %w", ref, err)
+	}
+	src.files, err = w.read(ctx, im, len(src.parsed.RootFS.DiffIDs))
+	if err != nil {
+		return nil, source{}, fmt.Errorf("looking into %s: %w", ref, err)
+	}
+	return im, src, nil
+}
+
+// inspect finds out which Python the image starts.
+func (s *source) inspect(interpreter string) (*python.Environment, error) {
+	c := s.parsed.Config
+	return python.Inspect(python.Config{
+		Entrypoint: c.Entrypoint, Cmd: c.Cmd, Env: c.Env, WorkingDir: c.WorkingDir, User: c.User,
+	}, s.files, python.Options{Python: interpreter})
 }
 
 // unwrap goes back to the source of an image that is wrapped already: it is

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"path/filepath"
 	"text/tabwriter"
 
@@ -20,14 +21,14 @@ func (a *app) layerCommand() *cobra.Command {
 		Args:  cobra.NoArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	output := "text"
+	var out output
 	list := &cobra.Command{
 		Use:   "list",
 		Short: "List the releases of the catalog and which bundles are in the cache",
 		Args:  noArgs,
-		RunE:  func(*cobra.Command, []string) error { return a.listLayers(output) },
+		RunE:  func(*cobra.Command, []string) error { return a.listLayers(out) },
 	}
-	list.Flags().StringVarP(&output, "output", "o", output, "text or json")
+	out.register(list.Flags())
 	build := &cobra.Command{
 		Use:   "build [RELEASE...]",
 		Short: "Build the bundles of these releases (default: all) into the cache",
@@ -64,7 +65,10 @@ type listedLayer struct {
 	Cached           bool   `json:"cached"`
 }
 
-func (a *app) listLayers(output string) error {
+func (a *app) listLayers(out output) error {
+	if err := out.check(); err != nil {
+		return err
+	}
 	c, err := a.catalog()
 	if err != nil {
 		return err
@@ -84,14 +88,11 @@ func (a *app) listLayers(output string) error {
 			Cached:           builder.Cached(r),
 		})
 	}
-	switch output {
-	case "json":
-		return writeJSON(a.out, lines)
-	case "text":
-	default:
-		return &usageError{fmt.Sprintf("unknown output %q", output), "use -o text or -o json"}
-	}
-	t := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', 0)
+	return out.print(a.out, lines, func(w io.Writer) error { return writeLayers(w, lines) })
+}
+
+func writeLayers(w io.Writer, lines []listedLayer) error {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "RELEASE\tPYTHON\tINSTRUMENTATIONS\tSIZE\tCACHED\tDIGEST")
 	for _, l := range lines {
 		cached := "no"

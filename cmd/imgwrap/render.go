@@ -50,14 +50,7 @@ func writePlan(w io.Writer, p *image.Plan) error {
 		row("", p.Digest)
 	}
 
-	section("What runs")
-	row("  command", quoted(p.Command.Args))
-	for _, s := range p.Command.Steps {
-		row("", s)
-	}
-	i := p.Interpreter
-	row("  interpreter", fmt.Sprintf("%s (%s %s, %s)", i.Path, i.Implementation, i.Version, strings.Join(nonEmpty(p.Platform, i.Libc), ", ")))
-	row("", i.How)
+	writeRuns(t, p.Platform, p.Interpreter, p.Command)
 	row("  distributions", fmt.Sprint(p.Distributions))
 
 	section("OpenTelemetry")
@@ -104,19 +97,32 @@ func writePlan(w io.Writer, p *image.Plan) error {
 	for _, l := range p.Layers {
 		row("  "+l.Kind, l.Digest, size(l.Size))
 	}
-	for _, list := range []struct {
-		title string
-		lines []string
-	}{{"Dropped", p.Dropped}, {"Warnings", p.Warnings}} {
-		if len(list.lines) == 0 {
-			continue
-		}
-		section(list.title)
-		for _, line := range list.lines {
-			row("  " + line)
-		}
-	}
+	writeList(t, "Dropped", p.Dropped)
+	writeList(t, "Warnings", p.Warnings)
 	return t.Flush()
+}
+
+// writeRuns prints what an image starts, and how that was found out.
+func writeRuns(t io.Writer, platform string, i image.Interpreter, c image.Command) {
+	fmt.Fprintf(t, "\nWhat runs\n  command\t%s\n", quoted(c.Args))
+	for _, s := range c.Steps {
+		fmt.Fprintf(t, "\t%s\n", s)
+	}
+	if !c.Sure {
+		fmt.Fprintln(t, "\tthe command does not settle which Python it starts")
+	}
+	fmt.Fprintf(t, "  interpreter\t%s (%s %s, %s)\n", i.Path, i.Implementation, i.Version, strings.Join(nonEmpty(platform, i.Libc), ", "))
+	fmt.Fprintf(t, "\t%s\n", i.How)
+}
+
+// writeList prints a section of lines, if there are any.
+func writeList(t io.Writer, title string, lines []string) {
+	if len(lines) > 0 {
+		fmt.Fprintf(t, "\n%s\n", title)
+	}
+	for _, line := range lines {
+		fmt.Fprintf(t, "  %s\n", line)
+	}
 }
 
 // quoted prints a command the way a Dockerfile's exec form does.

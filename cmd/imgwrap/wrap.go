@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/imgwrap/imgwrap/image"
 	"github.com/imgwrap/imgwrap/image/registry"
@@ -20,8 +21,25 @@ type wrapFlags struct {
 	options        image.Options
 	logCorrelation bool
 	dryRun         bool
-	output         string
-	report         string
+	output
+}
+
+// output is where a result goes besides standard output, and its form.
+type output struct {
+	format string // "text" or "json"
+	report string // file
+}
+
+func (o *output) register(flags *pflag.FlagSet) {
+	flags.StringVarP(&o.format, "output", "o", "text", "text or json")
+	flags.StringVar(&o.report, "report", "", "write the report as JSON to this file as well")
+}
+
+func (o *output) check() error {
+	if o.format != "text" && o.format != "json" {
+		return &usageError{fmt.Sprintf("unknown output %q", o.format), "use -o text or -o json"}
+	}
+	return nil
 }
 
 func (f *wrapFlags) register(cmd *cobra.Command) {
@@ -48,14 +66,13 @@ func (f *wrapFlags) register(cmd *cobra.Command) {
 	flags.BoolVar(&f.logCorrelation, "log-correlation", false, "OTEL_PYTHON_LOG_CORRELATION: trace and span IDs in the app's log lines")
 
 	flags.BoolVar(&f.dryRun, "dry-run", false, "print the plan, write nothing")
-	flags.StringVarP(&f.output, "output", "o", "text", "text or json")
-	flags.StringVar(&f.report, "report", "", "write the report as JSON to this file as well")
+	f.output.register(flags)
 }
 
 // resolve completes the options from the flags and the environment.
 func (f *wrapFlags) resolve(cmd *cobra.Command, getenv func(string) string) (image.Options, error) {
-	if f.output != "text" && f.output != "json" {
-		return image.Options{}, &usageError{fmt.Sprintf("unknown output %q", f.output), "use -o text or -o json"}
+	if err := f.check(); err != nil {
+		return image.Options{}, err
 	}
 	o := f.options
 	o.Version = imgwrapVersion()
@@ -128,7 +145,7 @@ func (a *app) wrap(cmd *cobra.Command, ref string, flags *wrapFlags) error {
 
 // print writes a result to standard output, as JSON or as text, and to the
 // report file if one is wanted.
-func (f *wrapFlags) print(w io.Writer, result any, text func(io.Writer) error) error {
+func (f *output) print(w io.Writer, result any, text func(io.Writer) error) error {
 	var document bytes.Buffer
 	if err := writeJSON(&document, result); err != nil {
 		return fmt.Errorf("writing report: %w", err)
@@ -138,7 +155,7 @@ func (f *wrapFlags) print(w io.Writer, result any, text func(io.Writer) error) e
 			return fmt.Errorf("writing report: %w", err)
 		}
 	}
-	if f.output == "json" {
+	if f.format == "json" {
 		_, err := document.WriteTo(w)
 		return err
 	}

@@ -1,0 +1,103 @@
+package image
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/imgwrap/imgwrap/image/python"
+)
+
+// Inspection is what is in an image, without any decision about it.
+type Inspection struct {
+	Version   int    `json:"version"` // PlanVersion
+	Image     string `json:"image"`
+	Digest    string `json:"digest"`
+	MediaType string `json:"media_type"`
+	Platform  string `json:"platform"`
+
+	Entrypoint []string `json:"entrypoint"`
+	Cmd        []string `json:"cmd"`
+	WorkingDir string   `json:"working_dir"`
+	User       string   `json:"user"`
+
+	// Wrapped is set for an image that imgwrap made.
+	Wrapped *Wrapped `json:"wrapped,omitempty"`
+
+	// Problem says why no interpreter was found, or none could be chosen; what
+	// follows is empty then.
+	Problem       string         `json:"problem,omitempty"`
+	Interpreter   *Interpreter   `json:"interpreter,omitempty"`
+	Command       *Command       `json:"command,omitempty"`
+	Sites         []string       `json:"sites"` // of sys.path, without the standard library
+	Distributions []Distribution `json:"distributions"`
+	Shadowed      []Distribution `json:"shadowed"` // never imported: another of that name comes first
+	Warnings      []string       `json:"warnings"`
+}
+
+// Wrapped is what the labels of a wrapped image say.
+type Wrapped struct {
+	Source  string `json:"source"` // repository@digest
+	Release string `json:"release"`
+	Version string `json:"version"` // imgwrap's
+}
+
+// Distribution is an installed distribution package.
+type Distribution struct {
+	Name    string `json:"name"`
+	Version string `json:"version"`
+	Path    string `json:"path"` // of its metadata
+}
+
+// Inspect looks into an image. An image without Python, or with several
+// interpreters of which none can be told to be the one, is no error here. Of a
+// wrapped image it shows the source.
+func (w *Wrapper) Inspect(ctx context.Context, ref, interpreter string) (*Inspection, error) {
+	im, src, err := w.open(ctx, ref)
+	if err != nil {
+		return nil, err
+	}
+	c := src.parsed.Config
+	in := &Inspection{
+		Version:       PlanVersion,
+		Image:         src.reference.Name(),
+		Digest:        im.Digest.String(),
+		MediaType:     string(im.MediaType),
+		Platform:      src.parsed.Platform().String(),
+		Entrypoint:    list(c.Entrypoint),
+		Cmd:           list(c.Cmd),
+		WorkingDir:    c.WorkingDir,
+		User:          c.User,
+		Sites:         []string{},
+		Distributions: []Distribution{},
+		Shadowed:      []Distribution{},
+		Warnings:      []string{},
+	}
+	if labels := im.Config.Config.Labels; src.rewrap {
+		in.Wrapped = &Wrapped{labels[LabelSource], labels[LabelRelease], labels[LabelVersion]}
+	}
+	env, err := src.inspect(interpreter)
+	var none *python.NoPythonError
+	var several *python.AmbiguousError
+	switch {
+	case errors.As(err, &none), errors.As(err, &several):
+		in.Problem = err.Error()
+		return in, nil
+	case err != nil:
+		return nil, fmt.Errorf("%s: %w", ref, err)
+	}
+	i, command := newInterpreter(env.Interpreter), newCommand(env.Command)
+	in.Interpreter, in.Command = &i, &command
+	in.Sites, in.Warnings = list(env.Sites), list(env.Warnings)
+	in.Distributions = distributions(env.Distributions)
+	in.Shadowed = distributions(env.Shadowed)
+	return in, nil
+}
+
+func distributions(found []python.Distribution) []Distribution {
+	list := []Distribution{}
+	for _, d := range found {
+		list = append(list, Distribution{d.Name, d.Version, d.Path})
+	}
+	return list
+}
