@@ -6,15 +6,18 @@ packages to the end of sys.path, so that the application's own packages win,
 runs the release's own initialisation, and hands over to the sitecustomize
 that Python would have imported without this one.
 
-It never raises and never keeps the application from starting. If telemetry
+It never keeps the application from starting, and raises nothing but what that
+next sitecustomize raises, and an interrupt from the keyboard. If telemetry
 cannot be had (a wrong Python, an unreadable bundle, a package that fails on
 import, a setting that OpenTelemetry refuses), sys.path, sys.meta_path and
 os.environ are put back, the bundle's modules leave sys.modules, and stderr
 gets one line, "imgwrap: telemetry is off: REASON". With IMGWRAP_STRICT set the
 process ends with a traceback and status 1 instead.
 
-Telemetry is off without a word if OTEL_SDK_DISABLED=true or IMGWRAP_DISABLE is
-set, and in package managers, other launchers and multiprocessing's helpers.
+If another agent is active, telemetry is off too, with one line. It is off
+without a word if OTEL_SDK_DISABLED=true or IMGWRAP_DISABLE is set, and in
+package managers, other launchers, multiprocessing's helpers and the programs
+that wrap.json lists as "skip".
 
 One instrumentation that fails is logged as OpenTelemetry logs it and the others
 load, under every release; up to 0.48b0 upstream gives up all of them. Django's
@@ -540,5 +543,8 @@ def hand_over():
 
 if MARKER not in sys.modules:
     sys.modules[MARKER] = sys.modules.get(__name__)
-    load()
+    try:
+        load()
+    except Exception as error:
+        say("telemetry is off: " + describe(error))
 hand_over()

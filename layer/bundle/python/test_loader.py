@@ -499,7 +499,8 @@ class LoadTest(LoaderTest):
         self.assertEqual(report["loaded"], ["first", "last"])
         if release != "0.38b0":
             self.assertEqual(err, "")
-            self.write_bundle(release, [("conflicting", "raise ValueError")])
+            result = self.python("-c", "import sys; print(sys.conflicts)")
+            self.assertEqual(result.out, "['own']\n")
         if release != "0.54b1":
             self.write_bundle(
                 release,
@@ -613,8 +614,9 @@ class LoadTest(LoaderTest):
             "script/main.py",
             """
             import sys
-            before = [f for f in sys.meta_path if "inder" in str(f)]
-            assert "app_finder" in str(before[-1]), before
+            finders = [str(f) for f in sys.meta_path]
+            assert "app_finder" in finders[-1], finders
+            assert "PathFinder" in finders[-2], finders
             assert "shared" in sys.modules
             import dependency
             assert dependency.where == "script", dependency
@@ -637,6 +639,34 @@ class LoadTest(LoaderTest):
         result = self.python(script, PYTHONPATH=path)
         self.assertEqual(result.out, "done\n", result.err)
         self.assertEqual(result.err, "imgwrap: telemetry is off: ValueError: reason\n")
+
+    def test_pkg_resources_of_the_application(self):
+        """It is imported by a .pth file, before the bundle is on sys.path."""
+        self.write_bundle("0.38b0")
+        site = "venv/lib/python%d.%d/site-packages/" % sys.version_info[:2]
+        self.write(site + "early.pth", "import pkg_resources\n")
+        self.write(
+            site + "pkg_resources.py",
+            OLD["pkg_resources.py"].replace("warnings.warn", "(lambda *_: 0)")
+            + """
+        class working_set:
+            entries = []
+            add_entry = entries.append
+        """,
+        )
+        code = (
+            "import sys; print('pkg_resources' in sys.modules)\n"
+            "import pkg_resources; print(pkg_resources.working_set.entries)\n"
+            "print(getattr(sys, 'loaded', None))"
+        )
+        result = self.python("-c", code)
+        self.assertEqual(
+            result.out, "True\n%r\n['first', 'last']\n" % [self.bundle], result.err
+        )
+        self.write_module("fake/configurator.py", "raise ValueError('reason')")
+        result = self.python("-c", code)
+        lines = result.out.splitlines()
+        self.assertEqual((lines[0], lines[-1]), ("True", "None"))
 
     @each_release
     def test_interrupt_ends_the_process(self, release):
