@@ -2,13 +2,16 @@
 // image: for each, the wheels to the byte, what they require, and what each
 // instrumentation instruments.
 //
-// The releases are JSON files, one each, embedded in the program. The generator
-// in the folder generate writes them from the package index; nothing in them is
-// written by hand.
+// The releases are JSON files, one each. The generator in the folder generate
+// writes them from the package index, and layer/bundle/record adds the layers
+// they build to; nothing in them is written by hand. After a change of them
+//
+//	go generate ./layer/catalog
+//
+// writes catalog.bin, the form that is embedded in the program.
 package catalog
 
 import (
-	"embed"
 	"encoding/json"
 	"fmt"
 	"io/fs"
@@ -18,9 +21,6 @@ import (
 
 	"github.com/imgwrap/imgwrap/layer/pep440"
 )
-
-//go:embed releases/*.json
-var embedded embed.FS
 
 // Catalog is the releases there are.
 type Catalog struct {
@@ -113,12 +113,14 @@ type Instrumentation struct {
 	Always bool `json:"always"`
 }
 
-// Load reads the releases embedded in the program.
+// Load returns the catalog that is embedded in the program. Its lists are
+// shared between releases: they are to be read only.
 func Load() (*Catalog, error) {
-	return load(embedded)
+	return unpack(packed)
 }
 
-func load(fsys fs.FS) (*Catalog, error) {
+// Read reads a catalog from its JSON files, in the folder releases.
+func Read(fsys fs.FS) (*Catalog, error) {
 	names, err := fs.Glob(fsys, "releases/*.json")
 	if err != nil {
 		return nil, err
@@ -126,7 +128,7 @@ func load(fsys fs.FS) (*Catalog, error) {
 	catalog := &Catalog{}
 	versions := make(map[*Release]pep440.Version)
 	for _, name := range names {
-		release, err := read(fsys, name)
+		release, err := readRelease(fsys, name)
 		if err != nil {
 			return nil, fmt.Errorf("reading %s of the catalog: %w", path.Base(name), err)
 		}
@@ -141,7 +143,7 @@ func load(fsys fs.FS) (*Catalog, error) {
 	return catalog, nil
 }
 
-func read(fsys fs.FS, name string) (*Release, error) {
+func readRelease(fsys fs.FS, name string) (*Release, error) {
 	data, err := fs.ReadFile(fsys, name)
 	if err != nil {
 		return nil, err

@@ -2,9 +2,10 @@
 // writes its digests and sizes into the release's JSON file, so that imgwrap
 // knows them without building. Run it in the root of the repository after the
 // generator of the catalog, or when a new version of the compression library
-// gives other bytes:
+// gives other bytes, and then pack the catalog:
 //
 //	go run ./layer/bundle/record
+//	go generate ./layer/catalog
 package main
 
 import (
@@ -27,15 +28,15 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
 	cacheDir := flag.String("cache-dir", "", "keep the wheels in this `directory` (default: a temporary one)")
-	releases := flag.String("releases", "layer/catalog/releases", "`directory` of the releases' files")
+	dir := flag.String("catalog", "layer/catalog", "`directory` of the catalog's files")
 	flag.Parse()
-	if err := run(ctx, *cacheDir, *releases); err != nil {
+	if err := run(ctx, *cacheDir, *dir); err != nil {
 		fmt.Fprintln(os.Stderr, "record:", err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, cacheDir, releases string) error {
+func run(ctx context.Context, cacheDir, catalogDir string) error {
 	if cacheDir == "" {
 		dir, err := os.MkdirTemp("", "imgwrap-record-")
 		if err != nil {
@@ -44,7 +45,7 @@ func run(ctx context.Context, cacheDir, releases string) error {
 		defer os.RemoveAll(dir)
 		cacheDir = dir
 	}
-	c, err := catalog.Load()
+	c, err := catalog.Read(os.DirFS(catalogDir))
 	if err != nil {
 		return err
 	}
@@ -54,7 +55,7 @@ func run(ctx context.Context, cacheDir, releases string) error {
 		if err != nil {
 			return err
 		}
-		file := filepath.Join(releases, r.Version+".json")
+		file := filepath.Join(catalogDir, "releases", r.Version+".json")
 		changed, err := record(file, l.Info())
 		if err != nil {
 			return err

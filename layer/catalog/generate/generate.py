@@ -28,7 +28,11 @@ newest one on the index often does not. A lock holds
   serve the lowest Python, and of those the ones that ask the least of what an
   app may ship already (see lock.py).
 
-The recorded layer of a release is kept for as long as its distributions stay the same.
+The recorded layer of a release is kept for as long as its distributions stay
+the same. After a change, in the root of the repository:
+
+    go run ./layer/bundle/record     record the new layers
+    go generate ./layer/catalog      embed the result
 """
 
 from __future__ import annotations
