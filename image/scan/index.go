@@ -31,6 +31,12 @@ type File struct {
 	Layer    int       // number of the layer, from the bottom, that the file's data came from
 	Content  []byte    // what was kept, nil if nothing; not to be modified
 	Complete bool      // Content is all there is (for METADATA: all headers)
+
+	// Inside tells what an app in one file is made of: of a zip archive that
+	// Python can run, the names of the members that describe it and its
+	// distributions; of an executable that a tool made of a Python program,
+	// the tool: PyInstaller or Nuitka.
+	Inside []string
 }
 
 // Index is the file system of an image: layers merged. It is safe for
@@ -327,7 +333,7 @@ func (ix *Index) file(n uint32) File {
 		f.Linkname = l.target(e)
 	case m.kind == regular && aux != 0:
 		c := l.contents[aux-1]
-		f.Content, f.Complete = c.data, c.complete
+		f.Content, f.Complete, f.Inside = c.data, c.complete, c.inside
 	case m.kind == regular:
 		f.Complete = f.Size == 0
 	}
@@ -384,6 +390,10 @@ func (ix *Index) ReadDir(name string) ([]string, error) {
 //   - the headers of *.dist-info/METADATA and *.egg-info (PKG-INFO) files,
 //   - entry_points.txt and requires.txt beside them,
 //   - pyvenv.cfg, *.pth, *.egg-link, os-release, /etc/passwd,
+//   - what tools choose a Python by: .python-version and pyenv's version,
+//     .pdm-python, a file called .venv,
+//   - Procfile, configurations of supervisord and circusd, and what the
+//     launcher of Cloud Native Buildpacks reads below /layers,
 //   - manage.py, wsgi.py, asgi.py and celery.py that name Django's settings,
 //   - the head of sitecustomize.py and usercustomize.py,
 //   - shell scripts, and the head of other scripts and of executables.

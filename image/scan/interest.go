@@ -27,6 +27,7 @@ const (
 	settings      // all, if it is at most maxText and names Django's settings
 	script        // a shell script, whatever its first line
 	sniff         // decided by the first bytes
+	zipped        // what a zip archive's directory tells
 )
 
 var djangoSettings = []byte("DJANGO_SETTINGS_MODULE")
@@ -62,6 +63,15 @@ func interest(name string, mode fs.FileMode, size int64) rule {
 		return head
 	case "manage.py", "wsgi.py", "asgi.py", "celery.py":
 		return settings
+	case "Procfile", ".python-version", ".pdm-python", ".venv":
+		return whole
+	case "version":
+		if strings.Contains(path.Base(dir), "pyenv") {
+			return whole
+		}
+	}
+	if ofBuildpack(dir, base) || ofSupervisor(dir, base) {
+		return whole
 	}
 	switch path.Ext(base) {
 	case ".egg-info":
@@ -73,10 +83,37 @@ func interest(name string, mode fs.FileMode, size int64) rule {
 	case ".sh":
 		return script
 	}
+	if zipName(base) && !ofDistribution(dir) {
+		return zipped
+	}
 	if mode&0o111 != 0 || !ofDistribution(dir) && path.Ext(base) != ".py" {
 		return sniff
 	}
 	return nothing
+}
+
+// ofBuildpack reports whether a file holds what a Cloud Native Buildpacks
+// launcher reads: the processes, or a variable that a layer sets (Buildpack
+// Interface Specification, "Layer Types").
+func ofBuildpack(dir, base string) bool {
+	layer, ok := strings.CutPrefix(dir, "layers/")
+	if !ok {
+		return false
+	}
+	if layer == "config" {
+		return base == "metadata.toml"
+	}
+	parts := strings.Split(layer, "/")
+	return len(parts) == 3 && parts[2] == "env" || (len(parts) == 3 || len(parts) == 4) && parts[2] == "env.launch"
+}
+
+// ofSupervisor reports whether a file may list the programs of a process
+// manager: supervisord or circusd.
+func ofSupervisor(dir, base string) bool {
+	if ext := path.Ext(base); ext != ".conf" && ext != ".ini" {
+		return false
+	}
+	return strings.Contains(base, "supervisor") || strings.Contains(dir, "supervisor") || strings.HasPrefix(base, "circus")
 }
 
 // ofDistribution reports whether dir belongs to the operating system's
@@ -97,7 +134,7 @@ func ofDistribution(dir string) bool {
 // sniffed returns how many bytes to keep of an executable or a script, given
 // its first bytes.
 func sniffed(name string, first []byte) int {
-	dir, base := path.Split(name)
+	base := path.Base(name)
 	switch {
 	case bytes.HasPrefix(first, []byte("\x7fELF")):
 		if strings.Contains(base, ".so.") {
@@ -112,11 +149,20 @@ func sniffed(name string, first []byte) int {
 		if !bytes.Contains(line, []byte("sh")) {
 			return maxHead
 		}
-		switch strings.TrimSuffix(dir, "/") {
-		case "bin", "sbin", "usr/bin", "usr/sbin": // the distribution's own tools
+		if ofSystem(name) {
 			return maxELF
 		}
 		return maxText
 	}
 	return 0
+}
+
+// ofSystem reports whether a name is of the operating system's own tools.
+func ofSystem(name string) bool {
+	dir, _ := path.Split(name)
+	switch dir {
+	case "bin/", "sbin/", "usr/bin/", "usr/sbin/":
+		return true
+	}
+	return false
 }

@@ -53,6 +53,7 @@ func (k kind) isDir() bool { return k == implicit || k == directory }
 type content struct {
 	data     []byte
 	complete bool
+	inside   []string
 }
 
 type large struct{ size, mtime int64 }

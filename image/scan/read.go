@@ -292,12 +292,12 @@ func (b *builder) add(h *tar.Header, body io.Reader) error {
 		e.aux = b.layer.text.add(target)
 		b.index += len(target) + 2
 	case regular:
-		kept, complete, err := b.keep(interest(name, m.mode, h.Size), name, h.Size, body)
+		kept, err := b.keep(interest(name, m.mode, h.Size), name, h.Size, body)
 		if err != nil {
 			return err
 		}
-		if kept != nil {
-			b.layer.contents = append(b.layer.contents, content{kept, complete})
+		if kept.data != nil {
+			b.layer.contents = append(b.layer.contents, kept)
 			e.aux = uint32(len(b.layer.contents))
 		}
 	}
@@ -328,44 +328,69 @@ func (b *builder) times(id uint32, h *tar.Header) {
 }
 
 // keep reads what is to be kept of a file's body.
-func (b *builder) keep(r rule, name string, size int64, body io.Reader) (data []byte, complete bool, err error) {
+func (b *builder) keep(r rule, name string, size int64, body io.Reader) (c content, err error) {
 	switch r {
 	case headers:
 		return b.keepHeaders(body)
 	case whole:
 		if size > maxText { // no path file is; models of PyTorch have the same suffix
-			return nil, false, nil
+			return content{}, nil
 		}
-		data, err = b.read(body, 0, maxText)
-		return data, true, b.charge(&b.content, len(data), maxContent, err)
+		c.data, err = b.read(body, 0, maxText)
+		c.complete = true
+		return c, b.charge(&b.content, len(c.data), maxContent, err)
 	case head:
-		data, err = b.read(body, 0, maxHead)
-		return data, int64(len(data)) == size, b.charge(&b.content, len(data), maxContent, err)
+		c.data, err = b.read(body, 0, maxHead)
+		c.complete = int64(len(c.data)) == size
+		return c, b.charge(&b.content, len(c.data), maxContent, err)
 	case settings:
 		if size > maxText {
-			return nil, false, nil
+			return content{}, nil
 		}
-		data, err = b.read(body, 0, maxText)
-		if !bytes.Contains(data, djangoSettings) {
-			return nil, false, err
+		c.data, err = b.read(body, 0, maxText)
+		c.complete = true
+		if !bytes.Contains(c.data, djangoSettings) {
+			return content{}, err
 		}
-		return data, true, b.charge(&b.content, len(data), maxContent, err)
-	case script, sniff:
-		first, err := b.fill(body, 0, maxOther)
-		limit := maxText
-		if r == sniff {
-			limit = sniffed(name, first)
-		}
-		if err != nil || limit == 0 {
-			return nil, false, err
-		}
-		if b.scripts+int(min(size, int64(limit))) > maxScripts {
-			return nil, false, nil
-		}
-		data, err = b.read(body, len(first), limit)
-		return data, int64(len(data)) == size, b.charge(&b.scripts, len(data), math.MaxInt, err)
+		return c, b.charge(&b.content, len(c.data), maxContent, err)
+	case script, sniff, zipped:
+		return b.keepProgram(r, name, size, body)
 	}
-	return nil, false, nil
+	return content{}, nil
+}
+
+// keepProgram keeps the beginning of a script or an executable, and of those
+// that are whole apps what their bodies tell.
+func (b *builder) keepProgram(r rule, name string, size int64, body io.Reader) (c content, err error) {
+	first, err := b.fill(body, 0, maxOther)
+	isZip := r == zipped && bytes.HasPrefix(first, []byte(localHeader))
+	limit := maxText
+	switch {
+	case isZip:
+		limit = maxOther
+	case r != script:
+		limit = sniffed(name, first)
+	}
+	if err != nil || limit == 0 || b.scripts+int(min(size, int64(limit))) > maxScripts {
+		return content{}, err
+	}
+	c.data, err = b.read(body, len(first), limit)
+	if err := b.charge(&b.scripts, len(c.data), math.MaxInt, err); err != nil {
+		return content{}, err
+	}
+	c.complete = int64(len(c.data)) == size
+	all := io.MultiReader(bytes.NewReader(c.data), body)
+	start := bytes.Index(c.data, []byte("\n"+localHeader))
+	switch {
+	case start >= 0 && bytes.HasPrefix(c.data, []byte("#!")):
+		c.data, c.complete = c.data[:start+1], false
+		c.inside, err = b.zipMembers(all)
+	case isZip:
+		c.inside, err = b.zipMembers(all)
+	case limit == maxOther && !ofDistribution(name) && !ofSystem(name):
+		c.inside, err = b.packer(all)
+	}
+	return c, err
 }
 
 func (b *builder) charge(held *int, n, limit int, err error) error {
@@ -392,23 +417,24 @@ func (b *builder) read(body io.Reader, n, limit int) ([]byte, error) {
 
 // keepHeaders keeps the header block of a METADATA or PKG-INFO file, without
 // the description that follows the first blank line.
-func (b *builder) keepHeaders(body io.Reader) (data []byte, complete bool, err error) {
+func (b *builder) keepHeaders(body io.Reader) (content, error) {
+	var data []byte
 	for len(data) < maxHeaders {
 		n, err := io.ReadFull(body, b.buffer[:4<<10])
 		from := max(0, len(data)-3)
 		data = append(data, b.buffer[:n]...)
 		if end := blankLine(data[from:]); end >= 0 {
 			data = bytes.Clone(data[:from+end])
-			return data, true, b.charge(&b.content, len(data), maxContent, nil)
+			return content{data: data, complete: true}, b.charge(&b.content, len(data), maxContent, nil)
 		}
 		if err == io.EOF || err == io.ErrUnexpectedEOF {
-			return data, true, b.charge(&b.content, len(data), maxContent, nil)
+			return content{data: data, complete: true}, b.charge(&b.content, len(data), maxContent, nil)
 		}
 		if err != nil {
-			return nil, false, err
+			return content{}, err
 		}
 	}
-	return data, false, b.charge(&b.content, len(data), maxContent, nil)
+	return content{data: data}, b.charge(&b.content, len(data), maxContent, nil)
 }
 
 // blankLine returns where the line before the first blank line ends, or -1.

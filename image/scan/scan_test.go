@@ -2,6 +2,7 @@ package scan
 
 import (
 	"archive/tar"
+	"archive/zip"
 	"bytes"
 	"context"
 	"errors"
@@ -257,6 +258,16 @@ func TestContent(t *testing.T) {
 		{"app/manage.py: setdefault('DJANGO_SETTINGS_MODULE', 'x')", "setdefault('DJANGO_SETTINGS_MODULE', 'x')", true},
 		{"app/wsgi.py: application = None", "-", false},
 		{"app/app.py: print()", "-", false},
+		{"app/.python-version: 3.11.2", "3.11.2", true},
+		{"root/.pyenv/version: 3.11.2", "3.11.2", true},
+		{"app/version: 3.11.2", "-", false},
+		{"app/Procfile: web: gunicorn", "web: gunicorn", true},
+		{"etc/supervisor/conf.d/web.conf: [program:web]", "[program:web]", true},
+		{"etc/nginx/nginx.conf: http", "-", false},
+		{"layers/config/metadata.toml: [[processes]]", "[[processes]]", true},
+		{"layers/paketo_pip/pip/env/PYTHONPATH.prepend: /x", "/x", true},
+		{"layers/paketo_pip/pip/env.launch/web/A.default: b", "b", true},
+		{"layers/paketo_pip/pip/env.build/A: b", "-", false},
 		{"+x app/run.py: #!/usr/bin/env python3\nprint()", "#!/usr/bin/env python3\nprint()", true},
 		{"entrypoint: " + script, script, true},
 		{"run.sh: exec x\n", "exec x\n", true},
@@ -287,6 +298,81 @@ func TestContent(t *testing.T) {
 	}
 	if b, err := merge(t, []string{"a.pth: x"}, []string{"b = a.pth"}, []string{".wh.a.pth"}).ReadFile("b"); string(b) != "x" || err != nil {
 		t.Errorf("hard link: %q, %v", b, err)
+	}
+}
+
+// zipOf makes a zip archive that holds empty files, behind a shebang if that is
+// not empty.
+func zipOf(t testing.TB, shebang string, names ...string) string {
+	t.Helper()
+	buf := bytes.NewBufferString(shebang)
+	w := zip.NewWriter(buf)
+	for _, n := range names {
+		f, err := w.Create(n)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.Write([]byte(n))
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return buf.String()
+}
+
+func TestInside(t *testing.T) {
+	const python = "#!/usr/bin/env python3\n"
+	var many []string
+	for i := range 3000 {
+		many = append(many, fmt.Sprintf("site-packages/module_%d.py", i))
+	}
+	many = append(many, "site-packages/x-1.dist-info/METADATA", "__main__.py")
+	elf := "\x7fELF" + strings.Repeat("\x00", 200_000)
+	for _, tt := range []struct {
+		member  string
+		content string
+		want    []string
+	}{
+		{"+x app/a.pex: " + zipOf(t, python, ".deps/x-1.whl/x-1.dist-info/METADATA", "PEX-INFO", "x/__main__.py", "__main__.py"), python, []string{".deps/x-1.whl/x-1.dist-info/METADATA", "PEX-INFO", "__main__.py"}},
+		{"+x app/a: " + zipOf(t, "#!/bin/sh\nexec python3 $0\n", "__main__.py", "y.egg-info/PKG-INFO"), "#!/bin/sh\nexec python3 $0\n", []string{"__main__.py", "y.egg-info/PKG-INFO"}},
+		{"app/a.pyz: " + zipOf(t, python, many...), python, many[3000:]},
+		{"app/a.zip: " + zipOf(t, "", many...), "PK", many[3000:]},
+		{"app/data.zip: " + zipOf(t, "", "x-1.dist-info/METADATA"), "PK", nil},
+		{"app/x.whl: " + zipOf(t, "", "__main__.py"), "", nil},
+		{"+x app/one: " + elf + "MEI\x0c\x0b\x0a\x0b\x0e" + elf, "\x7fELF", []string{PyInstaller}},
+		{"+x app/two: " + elf + "NUITKA_ONEFILE_PARENT", "\x7fELF", []string{Nuitka}},
+		{"+x app/three: " + elf, "\x7fELF", nil},
+		{"+x usr/bin/three: " + elf + "NUITKA_ONEFILE_PARENT", "\x7fELF", nil},
+	} {
+		name, _, _ := strings.Cut(strings.TrimPrefix(tt.member, "+x "), ": ")
+		f, err := merge(t, []string{tt.member}).Stat(name)
+		if err != nil || !slices.Equal(f.Inside, tt.want) || !strings.HasPrefix(string(f.Content), tt.content) {
+			t.Errorf("%s: inside %q, content %.40q, %v", name, f.Inside, f.Content, err)
+		}
+	}
+	// Wherever a name is cut by the end of the buffer.
+	b := newBuilder()
+	for n := maxText - 200; n < maxText+10; n++ {
+		body := strings.Repeat("x", n) + zipOf(t, "", "__main__.py", "a.dist-info/METADATA")
+		got, err := b.zipMembers(strings.NewReader(body))
+		if err != nil || !slices.Equal(got, []string{"__main__.py", "a.dist-info/METADATA"}) {
+			t.Fatalf("behind %d bytes: %q, %v", n, got, err)
+		}
+	}
+}
+
+// TestManyLayers stacks 300 layers that add, replace and remove.
+func TestManyLayers(t *testing.T) {
+	var layers []*Layer
+	for i := range 300 {
+		layers = append(layers, layer(t, fmt.Sprintf("d/%d.pth: %d", i, i), fmt.Sprintf("d/.wh.%d.pth", i-2), fmt.Sprintf("same.pth: %d", i)))
+	}
+	ix := Merge(layers...)
+	if names, err := ix.ReadDir("/d"); err != nil || !slices.Equal(names, []string{"298.pth", "299.pth"}) {
+		t.Errorf("ReadDir = %q, %v", names, err)
+	}
+	if f, err := ix.Stat("/same.pth"); err != nil || string(f.Content) != "299" || f.Layer != 299 {
+		t.Errorf("Stat = %+v, %v", f, err)
 	}
 }
 
@@ -612,6 +698,7 @@ func FuzzRead(f *testing.F) {
 	f.Add(buf.Bytes())
 	z, _ := zstd.NewWriter(nil)
 	f.Add(z.EncodeAll(archive(f, "a"), nil))
+	f.Add(archive(f, "+x a.pex: "+zipOf(f, "#!/usr/bin/python\n", "PEX-INFO", "__main__.py"), "b.zip: "+zipOf(f, "", "__main__.py")))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		l, err := Read(context.Background(), bytes.NewReader(data))
 		if err != nil {
