@@ -36,7 +36,7 @@ func (e *UsageError) Hint() string { return e.Remedy }
 // resolve returns the tag that will name the wrapped image. The source's own
 // tag is only ever returned if it was asked for with InPlace, or if rewrap
 // says that this tag holds a wrapped image already.
-func (d Destination) resolve(source name.Reference, digest string, rewrap bool, opts ...name.Option) (name.Tag, error) {
+func (d Destination) resolve(source name.Reference, digest string, rewrap bool) (name.Tag, error) {
 	repository := source.Context()
 	tag, tagged := source.(name.Tag)
 	if d.InPlace || (rewrap && d.Tag == "") {
@@ -52,18 +52,16 @@ func (d Destination) resolve(source name.Reference, digest string, rewrap bool, 
 		if !tagged {
 			return name.Tag{}, &UsageError{fmt.Sprintf("%s is named by digest, the wrapped image needs a tag", source), "give one with --tag"}
 		}
-		return repository.Tag(tag.TagStr() + DefaultSuffix), nil
+		d.Tag = tag.TagStr() + DefaultSuffix
 	}
 	to, err := expand(d.Tag, repository.Name(), tag.TagStr(), digest)
 	if err != nil {
 		return name.Tag{}, err
 	}
-	var dst name.Tag
-	if strings.ContainsAny(to, ":/") {
-		dst, err = name.NewTag(to, append(opts, name.StrictValidation)...)
-	} else {
-		dst, err = name.NewTag(repository.Name()+":"+to, opts...)
+	if !strings.ContainsAny(to, ":/") {
+		to = repository.Name() + ":" + to
 	}
+	dst, err := name.NewTag(to, name.StrictValidation)
 	if err != nil {
 		return name.Tag{}, &UsageError{fmt.Sprintf("destination %q: %v", to, err), "give a tag, or a whole reference such as registry/app:tag"}
 	}

@@ -2,6 +2,7 @@ package image
 
 import (
 	"errors"
+	"strings"
 	"testing"
 
 	"github.com/google/go-containerregistry/pkg/name"
@@ -32,6 +33,7 @@ func TestDestination(t *testing.T) {
 		{source: "reg.io/app:1.0", to: Destination{Tag: "reg.io/app:1.0"}},
 		{source: "reg.io/app:1.0", to: Destination{Tag: "x", InPlace: true}},
 		{source: "reg.io/app:1.0", to: Destination{Tag: "no good"}},
+		{source: "reg.io/app:" + strings.Repeat("x", 126)},
 		{source: "reg.io/app:1.0", to: Destination{Tag: "reg.io/app@" + digest}},
 		{source: "reg.io/app:1.0", to: Destination{Tag: "{{.Nothing}}"}},
 		{source: "reg.io/app:1.0", to: Destination{Tag: "{{"}},

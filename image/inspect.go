@@ -53,7 +53,7 @@ type Distribution struct {
 // interpreters of which none can be told to be the one, is no error here. Of a
 // wrapped image it shows the source.
 func (w *Wrapper) Inspect(ctx context.Context, ref, interpreter string) (*Inspection, error) {
-	im, src, err := w.open(ctx, ref)
+	im, src, err := w.open(ctx, ref, func(source) error { return nil })
 	if err != nil {
 		return nil, err
 	}
@@ -73,7 +73,7 @@ func (w *Wrapper) Inspect(ctx context.Context, ref, interpreter string) (*Inspec
 		Shadowed:      []Distribution{},
 		Warnings:      []string{},
 	}
-	if labels := im.Config.Config.Labels; src.rewrap {
+	if labels := im.Config.Config.Labels; src.wrapped != nil {
 		in.Wrapped = &Wrapped{labels[LabelSource], labels[LabelRelease], labels[LabelVersion]}
 	}
 	env, err := src.inspect(interpreter)

@@ -1,10 +1,10 @@
 package image
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"maps"
 	"path"
 	"slices"
@@ -34,6 +34,7 @@ const (
 	LabelSource  = "io.imgwrap.source"  // the source, repository@digest
 	LabelRelease = "io.imgwrap.release" // the OpenTelemetry release, stable/contrib
 	LabelOrigin  = "io.imgwrap.origin"  // the source's manifest and config, see rewrite.Origin
+	LabelSeal    = "io.imgwrap.seal"    // digest of the config without this label
 )
 
 // Annotations of a wrapped OCI manifest (OCI image-spec, annotations.md,
@@ -58,9 +59,10 @@ type Options struct {
 // so that carrying it out decides nothing any more.
 type Plan struct {
 	Version      int    `json:"version"`
-	Source       string `json:"source"` // reference as given, the tag resolved to SourceDigest once
-	SourceDigest string `json:"source_digest"`
-	Image        string `json:"image"` // where the wrapped image goes, repository:tag
+	Source       string `json:"source"`         // reference as given
+	SourceDigest string `json:"source_digest"`  // what it stood for; of a wrapped image, the digest of its source
+	Wrapped      bool   `json:"wrapped_before"` // Source is a wrapped image, whose source is wrapped again
+	Image        string `json:"image"`          // where the wrapped image goes, repository:tag
 	Tag          string `json:"tag"`
 	Digest       string `json:"digest"` // of the wrapped image's manifest
 	MediaType    string `json:"media_type"`
@@ -156,7 +158,14 @@ type source struct {
 	parsed      *v1.ConfigFile
 	environment *python.Environment
 	files       *scan.Index
-	rewrap      bool // the reference names an image that imgwrap made of this source
+	wrapped     *wrapping // set if the reference names an image that imgwrap made of this source
+}
+
+// wrapping is what a wrapped image says of how it was made.
+type wrapping struct {
+	source   string // label: repository@digest
+	baseName string // annotation of an OCI manifest, "" if there is none
+	env      map[string]string
 }
 
 // plan decides everything about wrapping an image. It is pure: bundled
@@ -166,7 +175,7 @@ type source struct {
 // If no release fits, the plan comes with the error. It then says what is in
 // the image and what speaks against each release, and has no Digest.
 func plan(src source, opts Options, c *catalog.Catalog, bundled func(*catalog.Release) (*layer.Layer, error)) (*Plan, error) {
-	destination, err := opts.Destination.resolve(src.reference, src.image.Digest().String(), src.rewrap)
+	destination, err := opts.Destination.resolve(src.reference, src.image.Digest().String(), src.wrapped != nil)
 	if err != nil {
 		return nil, err
 	}
@@ -175,6 +184,7 @@ func plan(src source, opts Options, c *catalog.Catalog, bundled func(*catalog.Re
 		Version:          PlanVersion,
 		Source:           src.reference.Name(),
 		SourceDigest:     src.image.Digest().String(),
+		Wrapped:          src.wrapped != nil,
 		Image:            destination.Name(),
 		Tag:              destination.TagStr(),
 		MediaType:        string(src.image.MediaType),
@@ -199,7 +209,7 @@ func plan(src source, opts Options, c *catalog.Catalog, bundled func(*catalog.Re
 		return nil, ready.refused
 	}
 	p.Warnings = append(p.Warnings, ready.warnings...)
-	choice, err := instrument.Choose(c, facts(env), opts.Instrument)
+	choice, err := instrument.Choose(c, facts(env, image), opts.Instrument)
 	var none *instrument.NoReleaseError
 	if errors.As(err, &none) {
 		p.Release.Refused = refused(none.Refused)
@@ -222,6 +232,15 @@ func plan(src source, opts Options, c *catalog.Catalog, bundled func(*catalog.Re
 		return nil, err
 	}
 	p.Env = append(p.Env, ready.env...)
+	p.Warnings = append(p.Warnings, silenced(image)...)
+	if src.wrapped != nil {
+		p.Warnings = append(p.Warnings, lost(src.wrapped.env, image, p.Env)...)
+	}
+	for _, l := range choice.LeftOut {
+		if slices.Contains(opts.Instrument.Instrument, l.Name) {
+			p.Warnings = append(p.Warnings, fmt.Sprintf("the instrumentation %s is left out although it was asked for: %s", l.Name, l.Reason))
+		}
+	}
 	for _, s := range choice.Selected {
 		p.Instrumentations = append(p.Instrumentations, Instrumentation{s.Name, s.Library, s.Reason})
 	}
@@ -238,18 +257,33 @@ func plan(src source, opts Options, c *catalog.Catalog, bundled func(*catalog.Re
 		return nil, err
 	}
 	p.Entrypoint = append([]string{launcher.command}, src.parsed.Config.Entrypoint...)
-	p.launch, err = launchLayer(src, choice, launcher, ready.pathFile, opts.Version)
+	p.launch, err = p.launchLayer(src, choice, launcher, ready, opts.Version)
 	if err != nil {
 		return nil, err
 	}
 	return p, p.write(src, choice, opts)
 }
 
+// lost names the settings of an earlier wrapping that this one does not make.
+func lost(before, source map[string]string, env []Variable) []string {
+	now := map[string]string{}
+	for _, v := range env {
+		now[v.Name] = v.Value
+	}
+	var warnings []string
+	for _, name := range slices.Sorted(maps.Keys(before)) {
+		if _, own := source[name]; !own && strings.HasPrefix(name, "OTEL_") && before[name] != now[name] {
+			warnings = append(warnings, fmt.Sprintf("%s=%s of the earlier wrapping is not kept: it is not given again", name, before[name]))
+		}
+	}
+	return warnings
+}
+
 // list is a copy that is never nil, for JSON.
 func list(s []string) []string { return append([]string{}, s...) }
 
 // facts is what choosing a release and instrumentations depends on.
-func facts(env *python.Environment) instrument.Environment {
+func facts(env *python.Environment, variables map[string]string) instrument.Environment {
 	f := instrument.Environment{
 		Python:   env.Interpreter.Version,
 		Machine:  env.Interpreter.Architecture,
@@ -257,6 +291,9 @@ func facts(env *python.Environment) instrument.Environment {
 	}
 	for _, d := range env.Distributions {
 		f.Distributions = append(f.Distributions, instrument.Distribution{Name: d.Name, Version: d.Version})
+	}
+	for name := range strings.SplitSeq(variables["OTEL_PYTHON_DISABLED_INSTRUMENTATIONS"], ",") {
+		f.Excluded[strings.TrimSpace(name)] = "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS of the image names it"
 	}
 	if reason := djangoUnready(env.Django); reason != "" {
 		f.Excluded["django"] = reason
@@ -328,14 +365,9 @@ func launcherPlace(scripts, searchPath string, files *scan.Index) (place, error)
 			Remedy:  "wrap the image it was made from",
 		}
 	}
-	// A layer must name the real directory: an entry below a symbolic link
-	// would replace the link.
-	directory, err := files.Resolve(scripts)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		directory = scripts
-	case err != nil:
-		return place{}, fmt.Errorf("looking up %s: %w", scripts, err)
+	directory, ok := realDirectory(files, scripts)
+	if !ok {
+		directory = bundle.Root + "/bin"
 	}
 	if _, err := files.Lstat(path.Join(directory, bundle.Command)); err == nil {
 		directory = bundle.Root + "/bin"
@@ -355,19 +387,44 @@ func launcherPlace(scripts, searchPath string, files *scan.Index) (place, error)
 	return own, nil
 }
 
+// realDirectory is where a directory of the image is, or would be made, without
+// symbolic links on the way: a layer's entry below a link would replace the
+// link. It is not ok if something else than directories is in the way.
+func realDirectory(files *scan.Index, dir string) (real string, ok bool) {
+	if f, err := files.Stat(dir); err == nil {
+		return f.Path, f.Mode.IsDir()
+	}
+	if _, err := files.Lstat(dir); err == nil {
+		return "", false // a link to nowhere
+	}
+	parent, ok := realDirectory(files, path.Dir(dir))
+	return path.Join(parent, path.Base(dir)), ok
+}
+
 // launchLayer makes the layer that belongs to this image alone.
-func launchLayer(src source, choice *instrument.Choice, launcher place, pathFile, version string) (*layer.Layer, error) {
+func (p *Plan) launchLayer(src source, choice *instrument.Choice, launcher place, ready readiness, version string) (*layer.Layer, error) {
+	pathFile := ready.pathFile
 	if pathFile != "" {
-		directory, err := src.files.Resolve(path.Dir(pathFile))
-		if err != nil {
-			return nil, fmt.Errorf("looking up %s: %w", path.Dir(pathFile), err)
-		}
+		directory, ok := realDirectory(src.files, path.Dir(pathFile))
 		pathFile = path.Join(directory, path.Base(pathFile))
+		if _, err := src.files.Lstat(pathFile); err == nil || !ok {
+			return nil, &RefusedError{
+				Problem: "imgwrap needs to add " + pathFile + ", and something is there already",
+				Remedy:  "let the interpreter read PYTHONPATH, then no such file is needed",
+			}
+		}
 	}
 	r := choice.Release
 	names := []string{}
 	for _, s := range choice.Selected {
 		names = append(names, s.Name)
+	}
+	var settings map[string]string
+	if ready.envCleared {
+		settings = map[string]string{}
+		for _, v := range p.Env {
+			settings[v.Name] = v.Value
+		}
 	}
 	hidden := []string{}
 	for _, d := range choice.Hidden {
@@ -389,6 +446,7 @@ func launchLayer(src source, choice *instrument.Choice, launcher place, pathFile
 			Interpreter:      src.environment.Interpreter.Path,
 			Instrumentations: names,
 			Options:          r.Environment,
+			Environment:      settings,
 		},
 	})
 }
@@ -431,10 +489,13 @@ func created(wanted, source time.Time) time.Time {
 
 // write makes the bytes of the new config and manifest.
 func (p *Plan) write(src source, choice *instrument.Choice, opts Options) error {
-	repository := src.reference.Context().Name()
+	from, base := src.reference.Context().Name()+"@"+src.image.Digest().String(), src.reference.Name()
+	if src.wrapped != nil {
+		from, base = src.wrapped.source, cmp.Or(src.wrapped.baseName, base)
+	}
 	labels := map[string]string{
 		LabelVersion: opts.Version,
-		LabelSource:  repository + "@" + src.image.Digest().String(),
+		LabelSource:  from,
 		LabelRelease: choice.Release.String(),
 		LabelOrigin:  rewrite.Origin(src.image.Manifest, src.image.Config),
 	}
@@ -442,7 +503,7 @@ func (p *Plan) write(src source, choice *instrument.Choice, opts Options) error 
 		Entrypoint: p.Entrypoint,
 		Labels:     labels,
 		Annotations: map[string]string{
-			AnnotationBaseName:   src.reference.Name(),
+			AnnotationBaseName:   base,
 			AnnotationBaseDigest: src.image.Digest().String(),
 		},
 		Created: created(opts.Created, src.parsed.Created.Time),
@@ -459,7 +520,7 @@ func (p *Plan) write(src source, choice *instrument.Choice, opts Options) error 
 	}
 	edit.Notes = append(edit.Notes,
 		"ENTRYPOINT "+string(entrypoint),
-		"LABEL "+strings.Join(slices.Sorted(maps.Keys(labels)), " "))
+		"LABEL "+strings.Join(append(slices.Sorted(maps.Keys(labels)), LabelSeal), " "))
 	for _, l := range []struct {
 		kind, content string
 		layer         *layer.Layer
@@ -473,6 +534,13 @@ func (p *Plan) write(src source, choice *instrument.Choice, opts Options) error 
 			Digest: info.Digest, Size: info.Size, DiffID: info.DiffID,
 			CreatedBy: "imgwrap: " + l.content,
 		})
+	}
+	unsealed, err := rewrite.Config(src.image.Config, edit)
+	if err != nil {
+		return fmt.Errorf("editing %s: %w", p.Source, err)
+	}
+	if labels[LabelSeal], err = seal(unsealed); err != nil {
+		return err
 	}
 	wrapped, subject, err := rewrite.Apply(src.image, edit)
 	if err != nil {

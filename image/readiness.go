@@ -16,7 +16,10 @@ type readiness struct {
 	// pathFile is the .pth file that has to lead to the loader, because the
 	// interpreter will not look at PYTHONPATH; "" if it will.
 	pathFile string
-	env      []Variable // settings that the command needs to send spans at all
+	// envCleared is set if the settings have to come from the loader, as the
+	// command clears its environment.
+	envCleared bool
+	env        []Variable // settings that the command needs to send spans at all
 }
 
 // lambdaEntrypoint is how AWS's base images for Lambda start.
@@ -67,6 +70,7 @@ func assess(config runConfig, env *python.Environment) readiness {
 		refuse("let the interpreter read its environment", "%s, and no site directory of %s was found", why, i.Path)
 	default:
 		r.pathFile = path.Join(siteDirectory(env), "imgwrap.pth")
+		r.envCleared = c.EnvCleared
 		warn("%s: %s loads OpenTelemetry instead, into every program that %s runs", why, r.pathFile, i.Path)
 	}
 

@@ -86,27 +86,24 @@ func (s Settings) environment(image map[string]string, service string, r *catalo
 	if err != nil {
 		return nil, err
 	}
-	exporter := func(known []string) func(string) (string, string) {
-		return func(value string) (string, string) {
-			if len(own) > 0 && slices.ContainsFunc(strings.Split(value, ","), func(n string) bool { return ownExporter(own, strings.TrimSpace(n)) }) {
-				return "", ""
-			}
-			return listed(value, append([]string{"none", "otlp"}, known...), "exporter")
+	known := func(what, prefix string, names ...[]string) func(string) (string, string) {
+		all := slices.Concat(names...)
+		return func(value string) (problem, remedy string) { return listed(value, what, prefix, all, own) }
+	}
+	exporters := func(names []string) func(string) (string, string) {
+		return known("exporter", "opentelemetry-exporter-", []string{"none", "otlp"}, names)
+	}
+	protocol := func(value string) (problem, remedy string) {
+		if value == "http/protobuf" || (value == "grpc" && own["opentelemetry-exporter-otlp-proto-grpc"]) {
+			return "", ""
 		}
+		return "the bundle speaks OTLP over http/protobuf only", "wrap with --protocol http/protobuf, and an --endpoint that speaks it (port 4318 as a rule)"
 	}
 	profile := []variable{
-		{"OTEL_TRACES_EXPORTER", "--traces-exporter", s.TracesExporter, "otlp", exporter(r.TracesExporters)},
-		{"OTEL_METRICS_EXPORTER", "--metrics-exporter", s.MetricsExporter, "none", exporter(r.MetricsExporters)},
-		{"OTEL_LOGS_EXPORTER", "--logs-exporter", s.LogsExporter, "none", exporter(r.LogsExporters)},
-		{"OTEL_EXPORTER_OTLP_PROTOCOL", "--protocol", s.Protocol, "http/protobuf", func(value string) (string, string) {
-			if value == "grpc" && own["opentelemetry-exporter-otlp-proto-grpc"] {
-				return "", ""
-			}
-			if value != "http/protobuf" {
-				return "the bundle speaks OTLP over http/protobuf only", "wrap with --protocol http/protobuf, and an --endpoint that speaks it (port 4318 as a rule)"
-			}
-			return "", ""
-		}},
+		{"OTEL_TRACES_EXPORTER", "--traces-exporter", s.TracesExporter, "otlp", exporters(r.TracesExporters)},
+		{"OTEL_METRICS_EXPORTER", "--metrics-exporter", s.MetricsExporter, "none", exporters(r.MetricsExporters)},
+		{"OTEL_LOGS_EXPORTER", "--logs-exporter", s.LogsExporter, "none", exporters(r.LogsExporters)},
+		{"OTEL_EXPORTER_OTLP_PROTOCOL", "--protocol", s.Protocol, "http/protobuf", protocol},
 		{"OTEL_EXPORTER_OTLP_ENDPOINT", "--endpoint", s.Endpoint, "", func(value string) (string, string) {
 			if u, err := url.Parse(value); err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" {
 				return "not an http or https URL", "give a URL such as http://collector:4318"
@@ -114,16 +111,16 @@ func (s Settings) environment(image map[string]string, service string, r *catalo
 			return "", ""
 		}},
 		{"OTEL_SERVICE_NAME", "--service-name", s.ServiceName, service, nil},
-		{"OTEL_RESOURCE_ATTRIBUTES", "--resource-attribute", attributes, "", nil},
-		{"OTEL_PROPAGATORS", "--propagators", propagators, "", func(value string) (string, string) {
-			return listed(value, append([]string{"none"}, r.Propagators...), "propagator")
-		}},
-		{"OTEL_PYTHON_LOG_CORRELATION", "--log-correlation", s.LogCorrelation, "", func(value string) (string, string) {
-			if v := strings.ToLower(value); v != "true" && v != "false" {
-				return "neither true nor false", "use true or false"
+		{"OTEL_RESOURCE_ATTRIBUTES", s.attributeFlags(), attributes, "", nil},
+		{"OTEL_PROPAGATORS", "--propagators", propagators, "", known("propagator", "opentelemetry-propagator-", []string{"none"}, r.Propagators)},
+		{"OTEL_PYTHON_LOG_CORRELATION", "--log-correlation", s.LogCorrelation, "", nil},
+	}
+	for _, signal := range []string{"TRACES", "METRICS", "LOGS"} {
+		if name := "OTEL_EXPORTER_OTLP_" + signal + "_PROTOCOL"; image[name] != "" {
+			if problem, remedy := protocol(image[name]); problem != "" {
+				return nil, &SettingError{name, image[name], OriginImage, problem, remedy}
 			}
-			return "", ""
-		}},
+		}
 	}
 	var env []Variable
 	for _, p := range profile {
@@ -150,23 +147,44 @@ func (s Settings) environment(image map[string]string, service string, r *catalo
 	return env, nil
 }
 
-// ownExporter says whether the app ships the distribution of an exporter that
-// is none of ours, going by upstream's naming.
-func ownExporter(own map[string]bool, name string) bool {
-	return own["opentelemetry-exporter-"+strings.ReplaceAll(name, "_", "-")]
-}
-
 // listed checks a comma separated list against the names there are: an unknown
-// one would end the app's telemetry at start.
-func listed(value string, known []string, what string) (problem, remedy string) {
+// one would end the app's telemetry at start. One that the app ships itself, by
+// upstream's naming of distributions, is known too.
+func listed(value, what, prefix string, known []string, own map[string]bool) (problem, remedy string) {
 	for name := range strings.SplitSeq(value, ",") {
-		if name = strings.TrimSpace(name); !slices.Contains(known, name) {
-			names := slices.Clone(known)
-			slices.Sort(names)
-			return fmt.Sprintf("no %s named %q", what, name), "there are " + strings.Join(slices.Compact(names), ", ")
+		name = strings.TrimSpace(name)
+		if slices.Contains(known, name) || own[prefix+strings.ReplaceAll(name, "_", "-")] {
+			continue
 		}
+		names := slices.Sorted(slices.Values(known))
+		return fmt.Sprintf("no %s named %q", what, name), "there are " + strings.Join(slices.Compact(names), ", ")
 	}
 	return "", ""
+}
+
+// silenced says which variables of the image keep telemetry from being sent,
+// although nothing is wrong with them.
+func silenced(image map[string]string) []string {
+	var warnings []string
+	if strings.EqualFold(image["OTEL_SDK_DISABLED"], "true") {
+		warnings = append(warnings, "OTEL_SDK_DISABLED=true in the image: nothing is traced until that is changed")
+	}
+	if image["OTEL_TRACES_EXPORTER"] == "none" {
+		warnings = append(warnings, "OTEL_TRACES_EXPORTER=none in the image: no trace is sent until that is changed")
+	}
+	return warnings
+}
+
+// attributeFlags names the flags that make up OTEL_RESOURCE_ATTRIBUTES.
+func (s Settings) attributeFlags() string {
+	var flags []string
+	if s.Application != "" {
+		flags = append(flags, "--application")
+	}
+	if len(s.ResourceAttributes) > 0 {
+		flags = append(flags, "--resource-attribute")
+	}
+	return strings.Join(flags, ", ")
 }
 
 // resourceAttributes merges the flags into what the image has, a key of the
@@ -200,7 +218,7 @@ func (s Settings) resourceAttributes(image string) (string, error) {
 	for _, pair := range given {
 		key, value, ok := strings.Cut(pair, "=")
 		key = strings.TrimSpace(key)
-		if !ok || key == "" || strings.ContainsAny(key, ", ") {
+		if !ok || key == "" || strings.ContainsAny(key, ", ;\"\\") {
 			return "", &SettingError{"OTEL_RESOURCE_ATTRIBUTES", pair, "--resource-attribute", "not KEY=VALUE", "write --resource-attribute deployment.environment=staging, once for each"}
 		}
 		set(key, escapeAttribute(value))

@@ -38,7 +38,7 @@ func TestEnvironment(t *testing.T) {
 			image: map[string]string{"OTEL_SERVICE_NAME": "cart", "OTEL_METRICS_EXPORTER": "console"},
 			want: "OTEL_TRACES_EXPORTER=console,otlp (--traces-exporter), OTEL_METRICS_EXPORTER=console (image), OTEL_LOGS_EXPORTER=none (default), " +
 				"OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf (default), OTEL_EXPORTER_OTLP_ENDPOINT=http://collector:4318 (--endpoint), " +
-				"OTEL_SERVICE_NAME=shop (--service-name), OTEL_RESOURCE_ATTRIBUTES=application=store (--resource-attribute), " +
+				"OTEL_SERVICE_NAME=shop (--service-name), OTEL_RESOURCE_ATTRIBUTES=application=store (--application), " +
 				"OTEL_PROPAGATORS=b3,b3multi,tracecontext,baggage (--propagators), OTEL_PYTHON_LOG_CORRELATION=true (--log-correlation)",
 		},
 		{name: "unknown propagator", settings: Settings{Propagators: "b3,zipkin"}, problem: `no propagator named "zipkin"`},
@@ -50,6 +50,18 @@ func TestEnvironment(t *testing.T) {
 			image: map[string]string{"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}, own: map[string]bool{"opentelemetry-exporter-otlp-proto-grpc": true},
 			want: "OTEL_TRACES_EXPORTER=otlp (default), OTEL_METRICS_EXPORTER=none (default), OTEL_LOGS_EXPORTER=none (default), " +
 				"OTEL_EXPORTER_OTLP_PROTOCOL=grpc (image), OTEL_SERVICE_NAME=app (default)",
+		},
+		{name: "one of the signals' protocols", image: map[string]string{"OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "grpc"}, problem: "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL=grpc (image)"},
+		{
+			name:     "an exporter and a propagator of the app",
+			settings: Settings{TracesExporter: "zipkin_json,otlp", Propagators: "gcp"},
+			own:      map[string]bool{"opentelemetry-exporter-zipkin-json": true, "opentelemetry-propagator-gcp": true},
+			want: "OTEL_TRACES_EXPORTER=zipkin_json,otlp (--traces-exporter), OTEL_METRICS_EXPORTER=none (default), OTEL_LOGS_EXPORTER=none (default), " +
+				"OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf (default), OTEL_SERVICE_NAME=app (default), OTEL_PROPAGATORS=gcp (--propagators)",
+		},
+		{
+			name: "one of the app's does not admit another", settings: Settings{TracesExporter: "zipkin_json,bogus"},
+			own: map[string]bool{"opentelemetry-exporter-zipkin-json": true}, problem: `no exporter named "bogus"`,
 		},
 		{name: "endpoint without scheme", settings: Settings{Endpoint: "collector:4318"}, problem: "not an http or https URL"},
 		{name: "attribute without value", settings: Settings{ResourceAttributes: []string{"team"}}, problem: "not KEY=VALUE"},

@@ -1,11 +1,13 @@
 package image
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"golang.org/x/sync/errgroup"
@@ -66,7 +68,12 @@ func (w *Wrapper) Wrap(ctx context.Context, ref string, opts Options) (*Report, 
 	if err != nil {
 		return nil, err
 	}
-	pushed, err := w.Registry.Push(ctx, p.destination, im, registry.Content{
+	// The client knows which registries it reaches without TLS.
+	destination, err := w.Registry.Parse(p.Image)
+	if err != nil {
+		return nil, err
+	}
+	pushed, err := w.Registry.Push(ctx, destination, im, registry.Content{
 		MediaType: p.wrapped.MediaType,
 		Manifest:  p.wrapped.Manifest,
 		Config:    p.wrapped.Config,
@@ -88,11 +95,22 @@ func (w *Wrapper) Wrap(ctx context.Context, ref string, opts Options) (*Report, 
 }
 
 func (w *Wrapper) plan(ctx context.Context, ref string, opts Options) (*registry.Image, *Plan, error) {
-	im, src, err := w.open(ctx, ref)
+	if release := opts.Instrument.Release; release != "" {
+		if _, err := w.Catalog.Find(release); err != nil {
+			return nil, nil, err
+		}
+	}
+	im, src, err := w.open(ctx, ref, func(src source) error {
+		_, err := opts.Destination.resolve(src.reference, src.image.Digest().String(), src.wrapped != nil)
+		return err
+	})
 	if err != nil {
 		return nil, nil, err
 	}
 	src.environment, err = src.inspect(opts.Python)
+	if errors.Is(err, fs.ErrNotExist) && opts.Python != "" {
+		err = &UsageError{fmt.Sprintf("no Python at %s in the image", opts.Python), "imgwrap inspect shows what there is"}
+	}
 	if err != nil {
 		return nil, nil, fmt.Errorf("%s: %w", ref, err)
 	}
@@ -103,8 +121,9 @@ func (w *Wrapper) plan(ctx context.Context, ref string, opts Options) (*registry
 	return im, p, nil
 }
 
-// open fetches an image's documents and reads its layers.
-func (w *Wrapper) open(ctx context.Context, ref string) (*registry.Image, source, error) {
+// open fetches an image's documents and, unless check has something against
+// it, reads its layers.
+func (w *Wrapper) open(ctx context.Context, ref string, check func(source) error) (*registry.Image, source, error) {
 	im, err := w.Registry.Open(ctx, ref)
 	if err != nil {
 		return nil, source{}, err
@@ -117,8 +136,13 @@ func (w *Wrapper) open(ctx context.Context, ref string) (*registry.Image, source
 	if err := src.unwrap(); err != nil {
 		return nil, source{}, fmt.Errorf("%s: %w", ref, err)
 	}
+	if err := check(src); err != nil {
+		return nil, source{}, fmt.Errorf("%s: %w", ref, err)
+	}
 	src.files, err = w.read(ctx, im, len(src.parsed.RootFS.DiffIDs))
-	if err != nil {
+	if failed := (*registry.Error)(nil); errors.As(err, &failed) {
+		return nil, source{}, failed // it names the image and the layer
+	} else if err != nil {
 		return nil, source{}, fmt.Errorf("looking into %s: %w", ref, err)
 	}
 	return im, src, nil
@@ -135,7 +159,8 @@ func (s *source) inspect(interpreter string) (*python.Environment, error) {
 // unwrap goes back to the source of an image that is wrapped already: it is
 // wrapped again with today's options, never on top.
 func (s *source) unwrap() error {
-	origin, ok := s.parsed.Config.Labels[LabelOrigin]
+	labels := s.parsed.Config.Labels
+	origin, ok := labels[LabelOrigin]
 	if !ok {
 		return nil
 	}
@@ -144,30 +169,56 @@ func (s *source) unwrap() error {
 		return fmt.Errorf("reading the label %s: %w", LabelOrigin, err)
 	}
 	var parsed v1.ConfigFile
-	if err := json.Unmarshal(config, &parsed); err != nil {
-		return fmt.Errorf("reading the label %s: %w", LabelOrigin, err)
-	}
 	var before, now v1.Manifest
-	if err := errors.Join(json.Unmarshal(manifest, &before), json.Unmarshal(s.image.Manifest, &now)); err != nil {
+	if err := errors.Join(json.Unmarshal(config, &parsed), json.Unmarshal(manifest, &before), json.Unmarshal(s.image.Manifest, &now)); err != nil {
 		return fmt.Errorf("reading the label %s: %w", LabelOrigin, err)
 	}
-	// Nothing may have been built on top of, or squeezed into, the wrapped image.
-	changed := len(now.Layers) != len(before.Layers)+addedLayers
+	// An image that was built on the wrapped one has its labels too.
+	sealed, err := seal(s.image.Config)
+	if err != nil {
+		return err
+	}
+	changed := sealed != labels[LabelSeal] || len(now.Layers) < len(before.Layers)
 	for i := range before.Layers {
 		changed = changed || before.Layers[i].Digest != now.Layers[i].Digest
 	}
 	if changed {
 		return &RefusedError{
-			Problem: "it was wrapped by imgwrap and changed by another tool afterwards",
-			Remedy:  "wrap the image it was made from, " + s.parsed.Config.Labels[LabelSource],
+			Problem: "it was made of an image that imgwrap wrapped, and changed since",
+			Remedy:  "build it on the image without OpenTelemetry, " + labels[LabelSource] + ", and wrap the result",
 		}
 	}
-	s.image.Manifest, s.image.Config, s.parsed, s.rewrap = manifest, config, &parsed, true
+	s.wrapped = &wrapping{
+		source:   labels[LabelSource],
+		baseName: now.Annotations[AnnotationBaseName],
+		env:      environ(s.parsed.Config.Env),
+	}
+	s.image.Manifest, s.image.Config, s.parsed = manifest, config, &parsed
 	return nil
 }
 
-// addedLayers is how many layers wrapping adds: bundle and launch.
-const addedLayers = 2
+// seal is a digest of a config without the label that holds it: whether an
+// image is still as imgwrap left it. It does not depend on the spelling of the
+// JSON, which copying between registries may change.
+func seal(config []byte) (string, error) {
+	var document map[string]any
+	d := json.NewDecoder(bytes.NewReader(config))
+	d.UseNumber()
+	if err := d.Decode(&document); err != nil {
+		return "", fmt.Errorf("reading the config: %w", err)
+	}
+	if run, ok := document["config"].(map[string]any); ok {
+		if labels, ok := run["Labels"].(map[string]any); ok {
+			delete(labels, LabelSeal)
+		}
+	}
+	canonical, err := json.Marshal(document)
+	if err != nil {
+		return "", fmt.Errorf("sealing the config: %w", err)
+	}
+	sum, _, err := v1.SHA256(bytes.NewReader(canonical))
+	return sum.String(), err
+}
 
 // read streams the first n layers of an image, several at a time, and merges
 // what they hold.
@@ -193,10 +244,10 @@ func (w *Wrapper) read(ctx context.Context, im *registry.Image, n int) (*scan.In
 			}
 			defer r.Close()
 			layers[i], err = scan.Read(ctx, r)
-			if err != nil {
-				return fmt.Errorf("reading layer %s: %w", desc.Digest, err)
+			if err != nil && !errors.As(err, new(*registry.Error)) {
+				err = fmt.Errorf("layer %s: %w", desc.Digest, err)
 			}
-			return nil
+			return err
 		})
 	}
 	if err := g.Wait(); err != nil {

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -63,11 +62,7 @@ func exitCode(err error) int {
 
 // report prints an error as one line, with what to do about it in a second
 // one where that is known, and returns the exit code.
-func report(w io.Writer, ctx context.Context, err error) int {
-	if ctx.Err() != nil {
-		fmt.Fprintln(w, "imgwrap: error: interrupted; no tag was written")
-		return exitFailed
-	}
+func report(w io.Writer, err error) int {
 	fmt.Fprintln(w, "imgwrap: error:", err)
 	var hint interface{ Hint() string }
 	if errors.As(err, &hint) && hint.Hint() != "" {

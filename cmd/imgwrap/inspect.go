@@ -17,11 +17,12 @@ func (a *app) inspectCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "inspect IMAGE",
 		Short: "Show what is in an image: what it runs, its Python, its distributions",
-		Args:  exactly(1, "imgwrap inspect IMAGE"),
+		Args:  oneImage,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := out.check(); err != nil {
+			if err := out.open(); err != nil {
 				return err
 			}
+			defer out.close()
 			w, done, err := a.wrapper()
 			if err != nil {
 				return err

@@ -18,7 +18,7 @@ func (a *app) layerCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "layer",
 		Short: "Show and build the OpenTelemetry bundle layers",
-		Args:  cobra.NoArgs,
+		Args:  noArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	var out output
@@ -66,9 +66,10 @@ type listedLayer struct {
 }
 
 func (a *app) listLayers(out output) error {
-	if err := out.check(); err != nil {
+	if err := out.open(); err != nil {
 		return err
 	}
+	defer out.close()
 	c, err := a.catalog()
 	if err != nil {
 		return err

@@ -44,6 +44,9 @@ func writePlan(w io.Writer, p *image.Plan) error {
 	section := func(title string) { fmt.Fprintf(t, "\n%s\n", title) }
 
 	row("image", p.Source)
+	if p.Wrapped {
+		row("", "wrapped before: what is wrapped is its source,")
+	}
 	row("", p.SourceDigest)
 	if p.Digest != "" {
 		row("becomes", p.Image)
@@ -89,8 +92,13 @@ func writePlan(w io.Writer, p *image.Plan) error {
 	if len(p.Cmd) > 0 {
 		row("  CMD", quoted(p.Cmd)+" (unchanged)")
 	}
+	endpoint := false
 	for _, v := range p.Env {
 		row("  ENV", v.Name+"="+v.Value, "("+v.Origin+")")
+		endpoint = endpoint || v.Name == "OTEL_EXPORTER_OTLP_ENDPOINT"
+	}
+	if !endpoint {
+		row("", "no endpoint: traces go to http://localhost:4318 unless OTEL_EXPORTER_OTLP_ENDPOINT is set when it runs")
 	}
 
 	section("Layers added")

@@ -2,10 +2,12 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"strings"
 
 	"github.com/sirupsen/logrus"
 	"github.com/spf13/cobra"
@@ -25,13 +27,16 @@ type streams struct {
 var version = ""
 
 // imgwrapVersion is the version that goes into labels: the linker's, else the
-// module's when installed with go install, else "devel".
+// module's when installed with go install, else "devel". The pseudo-versions
+// that Go makes up for builds in a checkout depend on how it was built.
 func imgwrapVersion() string {
 	if version != "" {
 		return version
 	}
-	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" && info.Main.Version != "(devel)" {
-		return info.Main.Version
+	if info, ok := debug.ReadBuildInfo(); ok {
+		if v := info.Main.Version; v != "" && !strings.ContainsAny(v, "-+()") {
+			return v
+		}
 	}
 	return "devel"
 }
@@ -41,7 +46,6 @@ type app struct {
 	streams
 	log      *logrus.Logger
 	catalog  func() (*catalog.Catalog, error)
-	verbose  bool
 	cacheDir string
 	offline  bool
 	insecure bool
@@ -58,7 +62,7 @@ func run(ctx context.Context, args []string, s streams, releases func() (*catalo
 	root.SetOut(s.out)
 	root.SetErr(s.err)
 	if err := root.ExecuteContext(ctx); err != nil {
-		return report(s.err, ctx, err)
+		return report(s.err, err)
 	}
 	return exitOK
 }
@@ -77,23 +81,22 @@ and pushes the result as IMAGE's tag with "-otel". The only line on standard
 output is the wrapped image, repository@digest.
 
 Exit codes: 0 done or nothing to do, 1 failed (registry, network, disk), 2 usage,
-3 refused (no Python, conflict, unsupported image), 4 a check did not hold,
-5 part of many images failed.`,
+3 refused (no Python, conflict, unsupported image).`,
 		Example: `  imgwrap registry.example.com/app:1.0 --endpoint http://collector:4318
   imgwrap plan registry.example.com/app:1.0`,
-		Args:          exactly(1, "imgwrap IMAGE"),
+		Args:          oneImage,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		RunE:          func(cmd *cobra.Command, args []string) error { return a.wrap(cmd, args[0], opts) },
-		PersistentPreRun: func(*cobra.Command, []string) {
-			if a.verbose {
-				a.log.SetLevel(logrus.DebugLevel)
+		PersistentPreRunE: func(*cobra.Command, []string) error {
+			if a.jobs < 1 {
+				return &usageError{fmt.Sprintf("--jobs %d", a.jobs), "give a number from 1 on"}
 			}
+			return nil
 		},
 	}
 	opts.register(root)
 	flags := root.PersistentFlags()
-	flags.BoolVarP(&a.verbose, "verbose", "v", false, "log every step")
 	flags.StringVar(&a.cacheDir, "cache-dir", "", "directory for bundles and wheels (default: the user's cache directory, or $IMGWRAP_CACHE_DIR)")
 	flags.BoolVar(&a.offline, "offline", false, "use no package index: bundles must be in the cache or the registry")
 	flags.BoolVar(&a.insecure, "insecure", false, "allow registries over plain HTTP or with unknown certificates")
@@ -114,17 +117,16 @@ func noArgs(_ *cobra.Command, args []string) error {
 	return nil
 }
 
-// exactly is cobra.ExactArgs with an error that says what is wanted.
-func exactly(n int, usage string) cobra.PositionalArgs {
-	return func(_ *cobra.Command, args []string) error {
-		switch {
-		case len(args) < n:
-			return &usageError{"no image given", "usage: " + usage}
-		case len(args) > n:
-			return &usageError{"unexpected argument " + args[n], "usage: " + usage}
-		}
-		return nil
+// oneImage is cobra.ExactArgs(1) with an error that says what is wanted.
+func oneImage(cmd *cobra.Command, args []string) error {
+	usage := "usage: imgwrap " + strings.TrimPrefix(cmd.Use, "imgwrap ")
+	switch {
+	case len(args) == 0:
+		return &usageError{"no image given", usage}
+	case len(args) > 1:
+		return &usageError{"unexpected argument " + args[1], usage}
 	}
+	return nil
 }
 
 // cache returns the directory for what imgwrap keeps between runs.

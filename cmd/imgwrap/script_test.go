@@ -68,6 +68,7 @@ func TestMain(m *testing.M) {
 //	keeps REF WRAPPED        checks that WRAPPED has the layers of REF below its own
 //	validate REF             pulls everything and checks all digests
 //	put REF FILE TYPE        pushes a file as a manifest
+//	child REF CHILD          pushes an image that is REF with another command
 //	digest FILE...           checks that plans, reports and printed lines name one digest
 //	exits N COMMAND...       runs a command that must end with this exit code
 //	unreachable              takes the package index away
@@ -102,6 +103,7 @@ func TestScripts(t *testing.T) {
 			"keeps":       keepsLayers,
 			"validate":    func(ts *testscript.TestScript, _ bool, args []string) { ts.Check(validate.Image(pull(ts, args[0]))) },
 			"put":         putManifest,
+			"child":       pushChild,
 			"digest":      sameDigest,
 			"exits":       exits,
 			"unreachable": func(ts *testscript.TestScript, _ bool, _ []string) { ts.Value("index").(*httptest.Server).Close() },
@@ -241,6 +243,19 @@ func pushImage(ts *testscript.TestScript, _ bool, args []string) {
 	im, err = mutate.ConfigFile(im, config)
 	ts.Check(err)
 	ref, err := name.ParseReference(args[0])
+	ts.Check(err)
+	ts.Check(remote.Write(ref, im))
+}
+
+func pushChild(ts *testscript.TestScript, _ bool, args []string) {
+	im := pull(ts, args[0])
+	config, err := im.ConfigFile()
+	ts.Check(err)
+	config = config.DeepCopy()
+	config.Config.Cmd = []string{"python3", "-m", "other"}
+	im, err = mutate.ConfigFile(im, config)
+	ts.Check(err)
+	ref, err := name.ParseReference(args[1])
 	ts.Check(err)
 	ts.Check(remote.Write(ref, im))
 }

@@ -1,16 +1,13 @@
 package main
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"strconv"
 	"time"
 
 	"github.com/spf13/cobra"
-	"github.com/spf13/pflag"
 
 	"github.com/imgwrap/imgwrap/image"
 	"github.com/imgwrap/imgwrap/image/registry"
@@ -22,24 +19,6 @@ type wrapFlags struct {
 	logCorrelation bool
 	dryRun         bool
 	output
-}
-
-// output is where a result goes besides standard output, and its form.
-type output struct {
-	format string // "text" or "json"
-	report string // file
-}
-
-func (o *output) register(flags *pflag.FlagSet) {
-	flags.StringVarP(&o.format, "output", "o", "text", "text or json")
-	flags.StringVar(&o.report, "report", "", "write the report as JSON to this file as well")
-}
-
-func (o *output) check() error {
-	if o.format != "text" && o.format != "json" {
-		return &usageError{fmt.Sprintf("unknown output %q", o.format), "use -o text or -o json"}
-	}
-	return nil
 }
 
 func (f *wrapFlags) register(cmd *cobra.Command) {
@@ -69,11 +48,12 @@ func (f *wrapFlags) register(cmd *cobra.Command) {
 	f.output.register(flags)
 }
 
+// maxEpoch is the last second that RFC 3339, the form of times in configs, can
+// tell.
+const maxEpoch = 253402300799
+
 // resolve completes the options from the flags and the environment.
 func (f *wrapFlags) resolve(cmd *cobra.Command, getenv func(string) string) (image.Options, error) {
-	if err := f.check(); err != nil {
-		return image.Options{}, err
-	}
 	o := f.options
 	o.Version = imgwrapVersion()
 	if cmd.Flags().Changed("log-correlation") {
@@ -82,8 +62,8 @@ func (f *wrapFlags) resolve(cmd *cobra.Command, getenv func(string) string) (ima
 	// https://reproducible-builds.org/specs/source-date-epoch/
 	if epoch := getenv("SOURCE_DATE_EPOCH"); epoch != "" {
 		seconds, err := strconv.ParseInt(epoch, 10, 64)
-		if err != nil || seconds <= 0 {
-			return image.Options{}, &usageError{fmt.Sprintf("SOURCE_DATE_EPOCH=%s is not a number of seconds after 1970", epoch), "unset it, or set it to the output of date +%s"}
+		if err != nil || seconds <= 0 || seconds > maxEpoch {
+			return image.Options{}, &usageError{fmt.Sprintf("SOURCE_DATE_EPOCH=%s is not a number of seconds after 1970 and before the year 10000", epoch), "unset it, or set it to the output of date +%s"}
 		}
 		o.Created = time.Unix(seconds, 0).UTC()
 	}
@@ -95,7 +75,7 @@ func (a *app) wrapCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "wrap IMAGE",
 		Short: "Wrap an image (the same as imgwrap IMAGE)",
-		Args:  exactly(1, "imgwrap wrap IMAGE"),
+		Args:  oneImage,
 		RunE:  func(cmd *cobra.Command, args []string) error { return a.wrap(cmd, args[0], flags) },
 	}
 	flags.register(cmd)
@@ -107,7 +87,7 @@ func (a *app) planCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "plan IMAGE",
 		Short: "Explain what wrapping an image would change, and why; write nothing",
-		Args:  exactly(1, "imgwrap plan IMAGE"),
+		Args:  oneImage,
 		RunE:  func(cmd *cobra.Command, args []string) error { flags.dryRun = true; return a.wrap(cmd, args[0], flags) },
 	}
 	flags.register(cmd)
@@ -119,6 +99,10 @@ func (a *app) wrap(cmd *cobra.Command, ref string, flags *wrapFlags) error {
 	if err != nil {
 		return err
 	}
+	if err := flags.open(); err != nil {
+		return err
+	}
+	defer flags.close()
 	w, done, err := a.wrapper()
 	if err != nil {
 		return err
@@ -141,25 +125,6 @@ func (a *app) wrap(cmd *cobra.Command, ref string, flags *wrapFlags) error {
 		_, err := fmt.Fprintln(w, report.Name())
 		return err
 	})
-}
-
-// print writes a result to standard output, as JSON or as text, and to the
-// report file if one is wanted.
-func (f *output) print(w io.Writer, result any, text func(io.Writer) error) error {
-	var document bytes.Buffer
-	if err := writeJSON(&document, result); err != nil {
-		return fmt.Errorf("writing report: %w", err)
-	}
-	if f.report != "" {
-		if err := os.WriteFile(f.report, document.Bytes(), 0o644); err != nil { //nolint:gosec // a report is for others to read
-			return fmt.Errorf("writing report: %w", err)
-		}
-	}
-	if f.format == "json" {
-		_, err := document.WriteTo(w)
-		return err
-	}
-	return text(w)
 }
 
 // summarise says on standard error what people look at first.
@@ -185,9 +150,6 @@ func (a *app) wrapper() (w *image.Wrapper, done func(), err error) {
 	c, err := a.catalog()
 	if err != nil {
 		return nil, nil, err
-	}
-	if a.jobs < 1 {
-		return nil, nil, &usageError{fmt.Sprintf("--jobs %d", a.jobs), "give a number from 1 on"}
 	}
 	builder, err := a.builder()
 	if err != nil {

@@ -32,8 +32,9 @@ What stays in the process:
 - sys.modules: "_imgwrap_loader" (this module; tells that it has run), what the
   release's initialisation imports, and "sitecustomize": the next one on
   sys.path, as if this one were not there, or this one if there is no other.
-- os.environ: what OpenTelemetry's distro sets, and OTEL_EXPORTER_OTLP_PROTOCOL
-  (http/protobuf, the only one in the bundle) unless set. PYTHONPATH is as it
+- os.environ: what OpenTelemetry's distro sets, OTEL_EXPORTER_OTLP_PROTOCOL
+  (http/protobuf, the only one in the bundle) unless set, and "environment" of
+  wrap.json, which is for commands that clear theirs. PYTHONPATH is as it
   was, so that children load this module too; while the instrumentations load
   it lacks this directory, lest a process they start does the same again.
 
@@ -103,6 +104,8 @@ def load():
         check_python(wrap)
         bundle = check_bundle(wrap)
         before = Snapshot()
+        for name, value in (wrap.get("environment") or {}).items():
+            os.environ.setdefault(str(name), str(value))
         initialize(bundle, touched)
     except BaseException as error:
         if touched:

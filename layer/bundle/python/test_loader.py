@@ -414,6 +414,29 @@ def each_release(test):
 @unittest.skipUnless(THREE, "no release serves Python 2")
 class LoadTest(LoaderTest):
     @each_release
+    def test_environment_of_wrap_json(self, release):
+        self.write_bundle(release)
+        self.write_wrap(environment={"OTEL_SERVICE_NAME": "shop", "OTEL_LOGS_EXPORTER": "none"})
+        report, err = self.report(OTEL_LOGS_EXPORTER="console")
+        self.assertEqual(err, "")
+        self.assertEqual(report["environ"]["OTEL_SERVICE_NAME"], "shop")
+        self.assertEqual(report["environ"]["OTEL_LOGS_EXPORTER"], "console")
+
+    @each_release
+    def test_by_path_file_in_an_isolated_interpreter(self, release):
+        self.write_bundle(release)
+        site = "venv/lib/python%d.%d/site-packages/" % sys.version_info[:2]
+        self.write(
+            site + "imgwrap.pth",
+            'import sys; "%s" in sys.path or sys.path.insert(0, "%s")\n'
+            % (self.init, self.init),
+        )
+        report, err = self.report(PYTHONPATH=None, flags=["-I"])
+        self.assertEqual(err, "")
+        self.assertEqual(report["loaded"], ["first", "last"])
+        self.assertEqual(report["path"][-1], self.bundle)
+
+    @each_release
     def test_loads(self, release):
         self.write_bundle(release)
         path = os.pathsep.join([self.init, self.path("app"), self.path("app2")])

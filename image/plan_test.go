@@ -1,0 +1,350 @@
+package image
+
+import (
+	"archive/tar"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+
+	"github.com/imgwrap/imgwrap/image/instrument"
+	"github.com/imgwrap/imgwrap/image/rewrite"
+	"github.com/imgwrap/imgwrap/image/scan"
+	"github.com/imgwrap/imgwrap/layer"
+	"github.com/imgwrap/imgwrap/layer/catalog"
+)
+
+// planned are two distributions to choose from: Flask's instrumentation, and
+// Django's.
+var planned = &catalog.Catalog{Releases: []*catalog.Release{{
+	Version: "1.27.0", Contrib: "0.48b0", Python: catalog.Python{Min: "3.8", Max: "3.14"},
+	Distributions: []catalog.Distribution{
+		{Name: "opentelemetry-distro", Version: "0.48b0", Wheel: "opentelemetry_distro-0.48b0-py3-none-any.whl"},
+		{Name: "opentelemetry-exporter-otlp-proto-http", Version: "1.27.0", Wheel: "opentelemetry_exporter_otlp_proto_http-1.27.0-py3-none-any.whl", Requires: []string{"protobuf>=3.19"}},
+		{Name: "opentelemetry-instrumentation-django", Version: "0.48b0", Wheel: "opentelemetry_instrumentation_django-0.48b0-py3-none-any.whl"},
+		{Name: "opentelemetry-instrumentation-flask", Version: "0.48b0", Wheel: "opentelemetry_instrumentation_flask-0.48b0-py3-none-any.whl"},
+		{Name: "protobuf", Version: "4.25.8", Wheel: "protobuf-4.25.8-py3-none-any.whl"},
+	},
+	Instrumentations: []catalog.Instrumentation{
+		{Name: "django", Distribution: "opentelemetry-instrumentation-django", Libraries: []string{"django >= 1.10"}},
+		{Name: "flask", Distribution: "opentelemetry-instrumentation-flask", Libraries: []string{"flask >= 1.0"}},
+	},
+}}}
+
+var bundleInfo = layer.Info{
+	Digest: v1.Hash{Algorithm: "sha256", Hex: strings.Repeat("b", 64)},
+	DiffID: v1.Hash{Algorithm: "sha256", Hex: strings.Repeat("d", 64)},
+	Size:   1000,
+}
+
+func bundled(*catalog.Release) (*layer.Layer, error) {
+	return layer.Deferred(bundleInfo, func() (*layer.Layer, error) { return nil, errors.New("planning builds no bundle") }), nil
+}
+
+var owned = time.Date(2024, 5, 6, 7, 8, 9, 0, time.UTC)
+
+// appFiles is an image with a Python 3.11 in /usr/local, Flask and protobuf.
+// Further lines add to it: "PATH", "PATH -> TARGET" or "PATH/".
+func appFiles(t *testing.T, lines ...string) *scan.Index {
+	t.Helper()
+	lines = append([]string{
+		"usr/local/lib/python3.11/os.py",
+		"usr/local/lib/python3.11/site-packages/Flask-3.0.3.dist-info/METADATA",
+		"usr/local/lib/python3.11/site-packages/protobuf-4.25.5.dist-info/METADATA",
+		"usr/local/lib/python3.11/site-packages/Django-5.0.dist-info/METADATA",
+	}, lines...)
+	if !slices.ContainsFunc(lines, func(l string) bool { return strings.HasSuffix(l, "bin/python3.11") }) {
+		lines = append([]string{"usr/local/bin/", "usr/local/bin/python3.11"}, lines...)
+	}
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	for _, line := range lines {
+		h := &tar.Header{Name: line, Typeflag: tar.TypeReg, Mode: 0o755, Uid: 1000, Gid: 1001, ModTime: owned}
+		content := ""
+		if path, target, ok := strings.Cut(line, " -> "); ok {
+			h.Name, h.Typeflag, h.Linkname = path, tar.TypeSymlink, target
+		} else if strings.HasSuffix(line, "/") {
+			h.Typeflag = tar.TypeDir
+		} else if strings.HasSuffix(line, "METADATA") {
+			parts := strings.Split(line, "/")
+			name, version, _ := strings.Cut(strings.TrimSuffix(parts[len(parts)-2], ".dist-info"), "-")
+			content = "Metadata-Version: 2.1\nName: " + name + "\nVersion: " + version + "\n"
+		}
+		h.Size = int64(len(content))
+		if err := w.WriteHeader(h); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.WriteString(w, content); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	l, err := scan.Read(t.Context(), &b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return scan.Merge(l)
+}
+
+// app is an image with these files. It is sound JSON, but no image that could
+// be pulled: plan looks at no layer.
+func app(t *testing.T, files *scan.Index, env ...string) source {
+	t.Helper()
+	config := v1.ConfigFile{
+		Architecture: "amd64", OS: "linux", Created: v1.Time{Time: owned},
+		RootFS: v1.RootFS{Type: "layers", DiffIDs: []v1.Hash{bundleInfo.DiffID}},
+		Config: v1.Config{Cmd: []string{"python3.11", "-m", "app"}, Env: env},
+	}
+	rawConfig, err := json.Marshal(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	digest, size, err := v1.SHA256(bytes.NewReader(rawConfig))
+	if err != nil {
+		t.Fatal(err)
+	}
+	manifest, err := json.Marshal(v1.Manifest{
+		SchemaVersion: 2, MediaType: types.OCIManifestSchema1,
+		Config: v1.Descriptor{MediaType: types.OCIConfigJSON, Digest: digest, Size: size},
+		Layers: []v1.Descriptor{{MediaType: types.OCILayer, Digest: bundleInfo.Digest, Size: 1}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return opened(t, "reg.io/shop/app:1.0", rewrite.Image{MediaType: types.OCIManifestSchema1, Manifest: manifest, Config: rawConfig}, files)
+}
+
+// opened is what opening and looking into an image gives.
+func opened(t *testing.T, reference string, im rewrite.Image, files *scan.Index) source {
+	t.Helper()
+	ref, err := name.ParseReference(reference)
+	if err != nil {
+		t.Fatal(err)
+	}
+	src := source{reference: ref, image: im, parsed: &v1.ConfigFile{}, files: files}
+	if err := json.Unmarshal(im.Config, src.parsed); err != nil {
+		t.Fatal(err)
+	}
+	if err := src.unwrap(); err != nil {
+		t.Fatal(err)
+	}
+	if src.environment, err = src.inspect(""); err != nil {
+		t.Fatal(err)
+	}
+	return src
+}
+
+// launched reads the launch layer of a plan: headers by name, with contents.
+func launched(t *testing.T, p *Plan) (map[string]*tar.Header, map[string]string) {
+	t.Helper()
+	r, err := p.launch.Uncompressed()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	headers, contents := map[string]*tar.Header{}, map[string]string{}
+	for tr := tar.NewReader(r); ; {
+		h, err := tr.Next()
+		if err == io.EOF {
+			return headers, contents
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := io.ReadAll(tr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		headers[h.Name], contents[h.Name] = h, string(b)
+	}
+}
+
+func mustPlan(t *testing.T, src source, opts Options) *Plan {
+	t.Helper()
+	p, err := plan(src, opts, planned, bundled)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func TestLaunchLayer(t *testing.T) {
+	p := mustPlan(t, app(t, appFiles(t, "opt/", "usr/", "usr/local/")), Options{})
+	headers, contents := launched(t, p)
+	for _, dir := range []string{"opt/", "usr/", "usr/local/", "usr/local/bin/"} {
+		h := headers[dir]
+		if h == nil || h.Uid != 1000 || h.Gid != 1001 || !h.ModTime.Equal(owned) || h.Mode != 0o755 {
+			t.Errorf("%s is not as in the image: %+v", dir, h)
+		}
+	}
+	if !strings.HasPrefix(contents["usr/local/bin/opentelemetry-instrument"], "#!/usr/local/bin/python3.11 ") {
+		t.Errorf("no launcher beside the interpreter: %v", headers)
+	}
+	var hidden []string
+	for name := range headers {
+		if dir, file, ok := strings.Cut(name, "/.wh."); ok {
+			hidden = append(hidden, file)
+			if dir != "opt/imgwrap/otel-1.27.0" {
+				t.Errorf("%s hides a file of the app", name)
+			}
+		}
+	}
+	slices.Sort(hidden)
+	// Django's settings are not known, and the app has its own protobuf.
+	if want := []string{"opentelemetry_instrumentation_django-0.48b0.dist-info", "protobuf-4.25.8.dist-info"}; !slices.Equal(hidden, want) {
+		t.Errorf("hidden %v, want %v", hidden, want)
+	}
+	if _, ok := headers["usr/local/lib/python3.11/site-packages/imgwrap.pth"]; ok {
+		t.Error("a path file, although PYTHONPATH is read")
+	}
+}
+
+func TestLauncherPlace(t *testing.T) {
+	const own = "/opt/imgwrap/bin/opentelemetry-instrument"
+	for _, tt := range []struct {
+		name    string
+		files   []string
+		path    string
+		file    string // of the launcher
+		command string
+		refused bool
+	}{
+		{name: "by name", file: "usr/local/bin/opentelemetry-instrument", command: "opentelemetry-instrument"},
+		{name: "not on PATH", path: "/usr/bin", file: "usr/local/bin/opentelemetry-instrument", command: "/usr/local/bin/opentelemetry-instrument"},
+		{
+			name: "another one first on PATH", files: []string{"usr/bin/opentelemetry-instrument"}, path: "/usr/bin:/usr/local/bin",
+			file: "usr/local/bin/opentelemetry-instrument", command: "/usr/local/bin/opentelemetry-instrument",
+		},
+		{
+			name: "the app has one", files: []string{"usr/local/bin/opentelemetry-instrument"},
+			file: "opt/imgwrap/bin/opentelemetry-instrument", command: own,
+		},
+		{
+			name: "a directory behind a link", files: []string{"usr/bin/", "usr/bin/python3.11", "usr/local/bin -> ../bin"}, path: "/usr/local/bin",
+			file: "usr/bin/opentelemetry-instrument", command: "opentelemetry-instrument",
+		},
+		{
+			name: "a link to nowhere", files: []string{"usr/local/bin -> /nowhere", "usr/bin/python3.11"}, path: "/usr/bin:/usr/local/bin",
+			file: "opt/imgwrap/bin/opentelemetry-instrument", command: own,
+		},
+		{name: "a link in place of /opt", files: []string{"opt -> /srv"}, refused: true},
+		{name: "/opt/imgwrap is taken", files: []string{"opt/imgwrap/x"}, refused: true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			var env []string
+			if tt.path != "" {
+				env = append(env, "PATH="+tt.path)
+			}
+			files := appFiles(t, tt.files...)
+			src := app(t, files, append(env, "PYTHONHOME=")...)
+			src.environment.Interpreter.Scripts = "/usr/local/bin"
+			p, err := plan(src, Options{}, planned, bundled)
+			if tt.refused {
+				var refused *RefusedError
+				if !errors.As(err, &refused) || refused.Hint() == "" {
+					t.Fatalf("got %v, want a refusal with a hint", err)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			headers, _ := launched(t, p)
+			if headers[tt.file] == nil {
+				t.Errorf("no %s in the layer", tt.file)
+			}
+			if p.Entrypoint[0] != tt.command {
+				t.Errorf("entry point %q, want %q", p.Entrypoint[0], tt.command)
+			}
+			for name, h := range headers {
+				f, err := files.Lstat("/" + name)
+				if err == nil && (h.Typeflag == tar.TypeDir) != f.Mode.IsDir() {
+					t.Errorf("%s replaces what the app has there", name)
+				}
+				if err == nil && h.Typeflag == tar.TypeReg {
+					t.Errorf("%s replaces a file of the app", name)
+				}
+			}
+		})
+	}
+}
+
+func TestPlanConfig(t *testing.T) {
+	src := app(t, appFiles(t), "FLAG=on", "OTEL_TRACES_EXPORTER=console", "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS=flask", "DJANGO_SETTINGS_MODULE=shop.settings")
+	releases := planned.Releases[0]
+	releases.TracesExporters = []string{"console"}
+	p := mustPlan(t, src, Options{Settings: Settings{ServiceName: "shop"}, Instrument: instrument.Options{Instrument: []string{"flask"}}})
+	var config v1.ConfigFile
+	if err := json.Unmarshal(p.wrapped.Config, &config); err != nil {
+		t.Fatal(err)
+	}
+	want := []string{
+		"FLAG=on", "OTEL_TRACES_EXPORTER=console", "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS=flask", "DJANGO_SETTINGS_MODULE=shop.settings",
+		"OTEL_METRICS_EXPORTER=none", "OTEL_LOGS_EXPORTER=none", "OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf", "OTEL_SERVICE_NAME=shop",
+	}
+	if !slices.Equal(config.Config.Env, want) {
+		t.Errorf("environment\n%s\nwant\n%s", strings.Join(config.Config.Env, "\n"), strings.Join(want, "\n"))
+	}
+	if !config.Created.Equal(owned.Add(time.Second)) {
+		t.Errorf("created %s", config.Created)
+	}
+	if len(p.Instrumentations) != 0 || len(p.LeftOut) != 2 {
+		t.Errorf("instrumentations %v, left out %v", p.Instrumentations, p.LeftOut)
+	}
+	for _, l := range p.LeftOut {
+		if l.Name == "django" && !strings.Contains(l.Reason, "cannot be imported") {
+			t.Errorf("django is left out because %s", l.Reason)
+		}
+	}
+	if !slices.ContainsFunc(p.Warnings, func(w string) bool { return strings.Contains(w, "flask is left out although it was asked for") }) {
+		t.Errorf("warnings %q", p.Warnings)
+	}
+}
+
+func TestRewrap(t *testing.T) {
+	files := appFiles(t)
+	src := app(t, files)
+	first := mustPlan(t, src, Options{Settings: Settings{Endpoint: "http://collector:4318"}})
+
+	again := mustPlan(t, opened(t, "reg.io/shop/app:1.0-otel", first.wrapped, files), Options{Settings: Settings{Endpoint: "http://collector:4318"}})
+	if again.Digest != first.Digest || again.Image != first.Image || !again.Wrapped {
+		t.Errorf("wrapping the wrapped image gives %s as %s, want %s as %s", again.Digest, again.Image, first.Digest, first.Image)
+	}
+	if again.SourceDigest != first.SourceDigest {
+		t.Errorf("source %s, want %s", again.SourceDigest, first.SourceDigest)
+	}
+
+	other := mustPlan(t, opened(t, "reg.io/shop/app:1.0-otel", first.wrapped, files), Options{Settings: Settings{ServiceName: "shop"}})
+	if fresh := mustPlan(t, src, Options{Settings: Settings{ServiceName: "shop"}}); other.Digest != fresh.Digest {
+		t.Errorf("with other options %s, want %s", other.Digest, fresh.Digest)
+	}
+	if !slices.ContainsFunc(other.Warnings, func(w string) bool { return strings.Contains(w, "OTEL_EXPORTER_OTLP_ENDPOINT=http://collector:4318") }) {
+		t.Errorf("nothing said about the endpoint: %q", other.Warnings)
+	}
+
+	// An image built on the wrapped one inherits its labels.
+	child := first.wrapped
+	child.Config = bytes.Replace(child.Config, []byte(`"Cmd":["python3.11"`), []byte(`"Cmd":["python3.11","-u"`), 1)
+	ref, err := name.ParseReference("reg.io/shop/child:1.0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	changed := source{reference: ref, image: child, parsed: &v1.ConfigFile{}, files: files}
+	if err := json.Unmarshal(child.Config, changed.parsed); err != nil {
+		t.Fatal(err)
+	}
+	var refused *RefusedError
+	if err := changed.unwrap(); !errors.As(err, &refused) {
+		t.Errorf("an image built on a wrapped one: %v, want a refusal", err)
+	}
+}
