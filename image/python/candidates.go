@@ -58,37 +58,11 @@ func (im image) firstOnPath(env environ, dir string) string {
 	return ""
 }
 
-// candidates finds the interpreters of an image: in virtual environments,
-// beside standard libraries, and on PATH.
+// candidates are the interpreters of an image with what speaks for them.
 func (im image) candidates(env environ) []Candidate {
 	var list []Candidate
-	seen := map[string]bool{}
-	add := func(python string) {
-		i := im.interpreter(python, env)
-		key := i.Prefix + " " + i.Minor()
-		if !seen[key] {
-			seen[key] = true
-			list = append(list, Candidate{Path: python, Distributions: im.installed(i)})
-		}
-	}
-	for _, cfg := range im.Find(func(name []byte) bool { return string(name) == "pyvenv.cfg" }) {
-		if p := im.pythonIn(path.Join(path.Dir(cfg), "bin"), ""); p != "" {
-			add(p)
-		}
-	}
-	for _, lib := range im.Find(func(name []byte) bool { return libName.Match(name) }) {
-		libDir := path.Dir(lib)
-		if base := path.Base(libDir); base != "lib" && base != "lib64" || strings.Contains(lib, "/pkgs/") || !im.isDir(lib) {
-			continue // /pkgs/ is conda's cache
-		}
-		if p := im.pythonIn(path.Join(path.Dir(libDir), "bin"), path.Base(lib)); p != "" {
-			add(p)
-		}
-	}
-	if p := im.firstOnPath(env, "/"); p != "" {
-		if f, err := im.Stat(p); err == nil && !strings.HasPrefix(string(f.Content), "#!") {
-			add(p)
-		}
+	for _, i := range im.interpreters(env) {
+		list = append(list, Candidate{Path: i.Path, Distributions: im.installed(i)})
 	}
 	return list
 }

@@ -20,6 +20,7 @@ type process struct {
 	dir  string
 
 	steps   []string
+	forms   []Form
 	sure    bool
 	doubt   string // why not, if it is not sure
 	agent   string
@@ -41,9 +42,10 @@ func (p *process) doubts(format string, args ...any) {
 // is not known.
 type outcome struct {
 	process
-	python   string // path of the interpreter as it is run: args[0], unless embedded
-	embedded bool   // args[0] is a program that has an interpreter built in
-	opaque   string // if there is none: a sentence
+	python   string      // path of the interpreter as it is run: args[0], unless embedded
+	embedded bool        // args[0] is a program that has an interpreter built in
+	opaque   string      // if there is none: a sentence
+	choices  []Candidate // if there is none because there are several
 }
 
 func (p process) found(python string) outcome { return outcome{process: p, python: python} }
@@ -90,6 +92,9 @@ func (r *resolver) run(p process) outcome {
 			}
 			return r.shell(p)
 		}
+		if programs, source, ok := r.manager(p, name, p.args[1:]); ok {
+			return r.programs(p, name, source, programs)
+		}
 		file := r.lookPath(p.args[0], p.env.get("PATH"), p.dir)
 		if file == "" {
 			if strings.Contains(p.args[0], "/") {
@@ -104,6 +109,17 @@ func (r *resolver) run(p process) outcome {
 		if err != nil {
 			return p.opaque("%s can't be read: %v", file, err)
 		}
+		if f.Path == cnbLauncher {
+			next := r.buildpack(p, path.Base(file))
+			if next.opaque != "" {
+				return next
+			}
+			p = next.process
+			continue
+		}
+		if name == "lambda-entrypoint.sh" {
+			p.form(newForm(Lambda, file))
+		}
 		head := f.Content
 		isPython := pythonName.MatchString(path.Base(file)) || pythonName.MatchString(path.Base(f.Path))
 		switch {
@@ -113,15 +129,28 @@ func (r *resolver) run(p process) outcome {
 				return p.opaque("%s has a first line that names no interpreter", file)
 			}
 			args := slices.Concat(line, []string{file}, p.args[1:])
-			if base := path.Base(line[0]); shells[base] {
+			switch base := path.Base(line[0]); {
+			case shells[base]:
+				if form, ok := packed(f); ok {
+					p.form(form)
+					return p.opaque("%s is a shell script that looks for a Python to run itself with", file)
+				}
 				return r.script(p, args, f.Content, f.Complete)
+			case base == "execlineb":
+				next := r.execline(p, file, string(f.Content))
+				if next.opaque != "" {
+					return next
+				}
+				p = next.process
+				p.depth++
+				continue
 			}
 			p.step("%s has the first line #!%s", file, quote(line))
 			p.args = args
 			p.depth++
 		case isPython:
 			p.args = slices.Concat([]string{file}, p.args[1:])
-			return p.interpreter(file)
+			return r.interpreted(p, file)
 		case path.Base(file) == "uwsgi":
 			// The pip-installed uWSGI embeds the Python beside it.
 			python := r.lookPath("python", path.Dir(file), "/")
@@ -133,18 +162,26 @@ func (r *resolver) run(p process) outcome {
 			out.embedded = true
 			return out
 		default:
+			if form, ok := packed(f); ok {
+				p.form(form)
+				return p.opaque("%s", form.Reason)
+			}
 			return p.opaque("%s is not a Python program", file)
 		}
 	}
 }
 
-// interpreter returns the outcome of starting an interpreter, unless the program it
-// starts is known to start others.
-func (p process) interpreter(file string) outcome {
+// interpreted returns the outcome of starting an interpreter, unless the
+// program it starts is a process manager.
+func (r *resolver) interpreted(p process, file string) outcome {
 	out := p.found(file)
-	switch c := out.command(); c.Program {
-	case "supervisord", "circusd", "honcho":
-		return p.opaque("%s starts the programs of a configuration file", c.Program)
+	c := out.command()
+	name := strings.TrimPrefix(c.Program, "supervisor.")
+	if programs, source, ok := r.manager(p, name, c.ProgramArgs); ok {
+		return r.programs(p, name, source, programs)
+	}
+	if form, ok := r.programForm(c); ok {
+		out.form(form)
 	}
 	return out
 }

@@ -24,14 +24,7 @@ func isMetadata(name string) bool {
 func (im image) distributions(sites []string, warnings *[]string) (first, shadowed []Distribution) {
 	seen := map[string]Distribution{}
 	for _, site := range sites {
-		for _, name := range im.list(site) {
-			if !isMetadata(name) {
-				continue
-			}
-			d, ok := im.distribution(site, name, warnings)
-			if !ok {
-				continue
-			}
+		for _, d := range im.inSite(site, warnings) {
 			key := pep508.Normalize(d.Name)
 			if other, ok := seen[key]; ok {
 				if other.Site == site && other.Version != d.Version {
@@ -45,6 +38,27 @@ func (im image) distributions(sites []string, warnings *[]string) (first, shadow
 		}
 	}
 	return first, shadowed
+}
+
+// inSite lists what is installed in one site, which may be a zip archive.
+func (im image) inSite(site string, warnings *[]string) (list []Distribution) {
+	if f, err := im.Stat(site); err == nil && f.Mode.IsRegular() {
+		for _, member := range f.Inside {
+			if dir := path.Dir(member); dir != "." {
+				name, version := splitMetadataName(path.Base(dir))
+				list = append(list, Distribution{Name: name, Version: version, Path: site + "/" + dir, Site: site})
+			}
+		}
+		return list
+	}
+	for _, name := range im.list(site) {
+		if isMetadata(name) {
+			if d, ok := im.distribution(site, name, warnings); ok {
+				list = append(list, d)
+			}
+		}
+	}
+	return list
 }
 
 // distribution reads the metadata called name in a site directory: a
@@ -70,7 +84,9 @@ func (im image) distribution(site, name string, warnings *[]string) (Distributio
 	dirName, dirVersion := splitMetadataName(name)
 	text, err := im.ReadFile(file)
 	if err != nil && path.Ext(name) == ".egg" {
-		return Distribution{}, false // an egg without metadata is a directory like any other
+		// A directory without metadata is one like any other; what a zipped egg
+		// has inside is only told by its name.
+		return Distribution{Name: dirName, Version: dirVersion, Path: p, Site: site}, !f.Mode.IsDir() && dirVersion != ""
 	}
 	d := Distribution{Path: p, Site: site}
 	if err == nil {

@@ -1,7 +1,6 @@
 package python
 
 import (
-	"path"
 	"slices"
 	"strings"
 )
@@ -32,6 +31,7 @@ var launchers = map[string]launcher{
 	"s6-setuidgid":    {positional: 1},
 	"envdir":          {positional: 1},
 	"with-contenv":    {},
+	"aws-lambda-rie":  {values: "--log-level --runtime-interface-emulator-address --runtime-api-address"},
 	"setpriv":         {values: "--reuid --regid --groups --inh-caps --ambient-caps --bounding-set --securebits --pdeathsig --selinux-label --apparmor-profile"},
 	"chpst":           {values: "-u -U -b -e -/ -n -l -L -m -d -o -p -f -c -r -t -k"},
 	"nice":            {values: "-n --adjustment"},
@@ -63,6 +63,7 @@ var launchers = map[string]launcher{
 	"pdm":             {word: "run", project: true, values: "-p --project"},
 	"uv":              {word: "run", project: true, values: "--with --with-editable --with-requirements --env-file -p --python --extra --no-extra --group --no-group --only-group --package --directory --project --index --index-url --default-index --config-file --cache-dir --color"},
 	"rye":             {word: "run", project: true},
+	"honcho":          {word: "run"},
 	"ddtrace-run":     {agent: true},
 	"elasticapm-run":  {agent: true},
 	"newrelic-admin":  {agent: true, word: "run-program"},
@@ -83,18 +84,21 @@ func (r *resolver) launcher(name string, p process) (outcome, bool) {
 			return r.conda(name, p), true
 		}
 		return outcome{}, false
+	case "pyenv":
+		return r.pyenv(p), true
 	}
 	l, ok := launchers[name]
 	if !ok {
 		return outcome{}, false
 	}
 	args := p.args[1:]
+	var before []string // options that precede the subcommand
 	if l.word != "" {
 		i := slices.Index(args, l.word)
 		if i < 0 {
 			return outcome{}, false // another subcommand: it is the program itself that runs
 		}
-		args = args[i+1:]
+		before, args = args[:i], args[i+1:]
 	}
 	if l.dashes {
 		i := slices.Index(args, "--")
@@ -131,7 +135,10 @@ func (r *resolver) launcher(name string, p process) (outcome, bool) {
 	p.args = args
 	p.step("%s starts %s", name, quote(args))
 	if l.project {
-		return r.project(name, p), true
+		return r.project(name, slices.Concat(before, options), p), true
+	}
+	if name == "aws-lambda-rie" {
+		p.form(newForm(Lambda, name))
 	}
 	return outcome{process: p}, true
 }
@@ -157,6 +164,22 @@ func splitOptions(args []string, values string) (options, rest []string) {
 		}
 	}
 	return options, nil
+}
+
+// optionValue returns the value of the first option of one of these names, as
+// splitOptions lists them: behind it or after "=".
+func optionValue(options []string, names ...string) string {
+	for i, o := range options {
+		for _, n := range names {
+			if o == n && i+1 < len(options) {
+				return options[i+1]
+			}
+			if v, ok := strings.CutPrefix(o, n+"="); ok {
+				return v
+			}
+		}
+	}
+	return ""
 }
 
 func isAssignment(s string) bool {
@@ -259,99 +282,4 @@ func (r *resolver) su(p process) outcome {
 	p.args = []string{shell, "-c", script}
 	p.step("su starts %s", quote(p.args))
 	return outcome{process: p}
-}
-
-// project activates the virtual environment in which a project's tool runs
-// commands.
-func (r *resolver) project(tool string, p process) outcome {
-	var venv string
-	if d := p.env.get("UV_PROJECT_ENVIRONMENT"); tool == "uv" && d != "" {
-		venv = absolute(p.dir, d)
-	}
-	for d := p.dir; venv == "" || !r.isVenv(venv); d = path.Dir(d) {
-		venv = path.Join(d, ".venv")
-		if d == "/" {
-			break
-		}
-	}
-	if !r.isVenv(venv) && tool != "uv" {
-		venv = p.env.get("VIRTUAL_ENV")
-	}
-	if !r.isVenv(venv) {
-		// Poetry and pipenv keep environments below a directory of this name.
-		found := r.Find(func(name []byte) bool { return string(name) == "pyvenv.cfg" })
-		found = slices.DeleteFunc(found, func(f string) bool { return path.Base(path.Dir(path.Dir(f))) != "virtualenvs" })
-		if len(found) != 1 {
-			return p.opaque("the environment in which %s runs commands can't be told", tool)
-		}
-		venv = path.Dir(found[0])
-	}
-	p.step("%s runs it in %s", tool, venv)
-	p.env = activate(p.env, venv)
-	return outcome{process: p}
-}
-
-func activate(env environ, venv string) environ {
-	return env.with("VIRTUAL_ENV", venv).with("PATH", path.Join(venv, "bin")+":"+env.get("PATH"))
-}
-
-func (im image) isVenv(dir string) bool {
-	return dir != "" && im.isFile(path.Join(dir, "pyvenv.cfg"))
-}
-
-// conda follows conda run [-n NAME | -p PREFIX] command.
-func (r *resolver) conda(name string, p process) outcome {
-	var prefix, environment string
-	options, args := splitOptions(p.args[2:], "-n --name -p --prefix --cwd -r --root-prefix -a --attach -e --env")
-	for i, o := range options {
-		value := ""
-		if i+1 < len(options) {
-			value = options[i+1]
-		}
-		switch {
-		case o == "-n" || o == "--name":
-			environment = value
-		case strings.HasPrefix(o, "--name="):
-			environment = strings.TrimPrefix(o, "--name=")
-		case o == "-p" || o == "--prefix":
-			prefix = absolute(p.dir, value)
-		case strings.HasPrefix(o, "--prefix="):
-			prefix = absolute(p.dir, strings.TrimPrefix(o, "--prefix="))
-		case o == "--cwd":
-			p.dir = absolute(p.dir, value)
-		}
-	}
-	if prefix == "" {
-		prefix = r.condaPrefix(p, environment)
-	}
-	if len(args) == 0 || prefix == "" {
-		return p.opaque("the environment in which %s runs commands can't be told", name)
-	}
-	p.args = args
-	p.step("%s runs %s in %s", name, quote(args), prefix)
-	p.env = activateConda(p.env, prefix)
-	return outcome{process: p}
-}
-
-func activateConda(env environ, prefix string) environ {
-	return env.with("CONDA_PREFIX", prefix).with("PATH", path.Join(prefix, "bin")+":"+env.get("PATH"))
-}
-
-func (r *resolver) condaPrefix(p process, environment string) string {
-	roots := []string{p.env.get("MAMBA_ROOT_PREFIX"), p.env.get("CONDA_ROOT")}
-	if exe := r.lookPath(p.args[0], p.env.get("PATH"), p.dir); exe != "" {
-		roots = append(roots, path.Dir(path.Dir(exe)))
-	}
-	for _, root := range append(roots, "/opt/conda", "/opt/miniconda3") {
-		if root == "" || !r.isDir(root) {
-			continue
-		}
-		if environment == "" || environment == "base" {
-			return root
-		}
-		if d := path.Join(root, "envs", environment); r.isDir(d) {
-			return d
-		}
-	}
-	return ""
 }

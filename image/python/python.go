@@ -68,6 +68,10 @@ type Environment struct {
 
 	Django Django
 
+	// Forms are the forms in which the app is packed or started that decide
+	// what can be loaded into it; none for ordinary files.
+	Forms []Form
+
 	// Warnings are sentences about what may not be as it seems.
 	Warnings []string
 }
@@ -117,6 +121,10 @@ type Command struct {
 	// EnvCleared is set if a launcher drops the image's environment
 	// variables: env -i, su -.
 	EnvCleared bool
+	// PythonPathDropped is set if PYTHONPATH is set anew on the way, or
+	// removed: what stands in the image's or is put there when the container
+	// starts does not reach the interpreter.
+	PythonPathDropped bool
 
 	env environ
 }
@@ -147,14 +155,21 @@ type NoPythonError struct {
 	Command []string // ENTRYPOINT and CMD
 	Reason  string   // why the command leads to none
 	Looked  []string // what was looked for
+	Form    Form     // of the program, if it has an interpreter inside that can't be reached
 }
 
 func (e *NoPythonError) Error() string {
+	if e.Form.frozen() {
+		return "no Python that can be instrumented: " + e.Reason
+	}
 	return fmt.Sprintf("no Python found: %s; looked for %s", e.Reason, strings.Join(e.Looked, ", "))
 }
 
 // Hint says what to do.
 func (e *NoPythonError) Hint() string {
+	if e.Form.frozen() {
+		return "run the program with an interpreter that is in the image, or add OpenTelemetry to it before it is packed"
+	}
 	return "only images that run Python can be wrapped; if this one does, name its interpreter with --python PATH"
 }
 
@@ -205,9 +220,12 @@ func Inspect(config Config, files Files, options Options) (*Environment, error) 
 	dir := path.Clean("/" + config.WorkingDir)
 	resolver := &resolver{image: im, budget: maxSteps}
 	argv := slices.Concat(config.Entrypoint, config.Cmd)
+	env = env.with("PYTHONPATH", joinNonEmpty(added, ":", env.get("PYTHONPATH")))
 	out := resolver.run(process{args: argv, env: env, dir: dir, sure: true})
-	e := &Environment{}
+	kept := out.dropAdded()
+	e := &Environment{Forms: out.forms}
 	e.Command = out.command()
+	e.Command.PythonPathDropped = out.python != "" && !kept
 	e.Command.Steps = append([]string{describeConfig(config)}, e.Command.Steps...)
 
 	var err error
@@ -221,12 +239,19 @@ func Inspect(config Config, files Files, options Options) (*Environment, error) 
 		if out.python != "" && out.python != e.Interpreter.Path {
 			e.Warnings = append(e.Warnings, fmt.Sprintf("the image's command starts %s, not %s", out.python, e.Interpreter.Path))
 		}
+		if slices.ContainsFunc(out.forms, Form.frozen) {
+			e.Warnings = append(e.Warnings, out.opaque)
+		}
 	case out.python != "":
 		e.Interpreter = im.interpreter(out.python, out.env)
 		e.Interpreter.How = out.how()
 		if !out.sure {
 			e.Warnings = append(e.Warnings, out.doubt)
 		}
+	case slices.ContainsFunc(out.forms, Form.frozen):
+		return nil, &NoPythonError{Command: argv, Reason: out.opaque, Form: out.forms[slices.IndexFunc(out.forms, Form.frozen)]}
+	case len(out.choices) > 0:
+		return nil, &AmbiguousError{Reason: out.opaque, Candidates: out.choices}
 	default:
 		c, err := im.choose(out, dir)
 		if np := (*NoPythonError)(nil); errors.As(err, &np) {
@@ -253,6 +278,24 @@ func Inspect(config Config, files Files, options Options) (*Environment, error) 
 	e.Customize = im.modules("sitecustomize", slices.Concat(front, im.stdlib(e.Interpreter), sites))
 	e.Django = im.django(e, out.env)
 	return e, nil
+}
+
+// added stands for the directory that wrapping puts first on PYTHONPATH: what
+// the command does to the variable decides whether it is found.
+const added = "/opt/imgwrap/init"
+
+// dropAdded takes the added directory off PYTHONPATH again and reports whether
+// it was there.
+func (o *outcome) dropAdded() bool {
+	var rest []string
+	dirs := strings.Split(o.env.get("PYTHONPATH"), ":")
+	for _, d := range dirs {
+		if d != added {
+			rest = append(rest, d)
+		}
+	}
+	o.env = o.env.with("PYTHONPATH", strings.Join(rest, ":"))
+	return len(rest) < len(dirs)
 }
 
 func forced(im image, python string, env environ, dir string) (Interpreter, error) {

@@ -2,6 +2,7 @@ package python
 
 import (
 	"archive/tar"
+	"archive/zip"
 	"bytes"
 	"context"
 	"debug/elf"
@@ -18,8 +19,24 @@ import (
 
 // files makes an image's file system of lines: "path: content" is an
 // executable file, "path -> target" a link, "path/" a directory, "path" an
-// empty file. Contents may use \n, and the words ELF and MUSL for executables.
+// empty file. Contents may use \n, and the words ELF and MUSL for executables,
+// PEX, SHPEX, SHIV, ZIPAPP, PYINSTALLER and NUITKA for apps in one file.
 func files(t testing.TB, lines ...string) Files {
+	t.Helper()
+	return scan.Merge(layer(t, lines...))
+}
+
+// merged makes the file system of several layers.
+func merged(t testing.TB, layers ...[]string) Files {
+	t.Helper()
+	var list []*scan.Layer
+	for _, l := range layers {
+		list = append(list, layer(t, l...))
+	}
+	return scan.Merge(list...)
+}
+
+func layer(t testing.TB, lines ...string) *scan.Layer {
 	t.Helper()
 	var buf bytes.Buffer
 	w := tar.NewWriter(&buf)
@@ -31,6 +48,18 @@ func files(t testing.TB, lines ...string) Files {
 			switch content {
 			case "ELF":
 				body = executable(elf.EM_X86_64, "/lib64/ld-linux-x86-64.so.2")
+			case "PEX":
+				body = zipOf(t, "#!/usr/bin/env python3\n", "PEX-INFO", "__main__.py", ".deps/flask-3.0-py3-none-any.whl/flask-3.0.dist-info/METADATA")
+			case "SHPEX":
+				body = zipOf(t, "#!/bin/sh\nexec python3 $0\n", "PEX-INFO", "__main__.py")
+			case "SHIV":
+				body = zipOf(t, "#!/usr/bin/env python3\n", "site-packages/flask-3.0.dist-info/METADATA", "environment.json", "__main__.py")
+			case "ZIPAPP":
+				body = zipOf(t, "#!/usr/bin/env python3\n", "flask-3.0.dist-info/METADATA", "__main__.py")
+			case "PYINSTALLER":
+				body = executable(elf.EM_X86_64, "/lib64/ld-linux-x86-64.so.2") + "MEI\x0c\x0b\x0a\x0b\x0e"
+			case "NUITKA":
+				body = executable(elf.EM_X86_64, "/lib64/ld-linux-x86-64.so.2") + "NUITKA_ONEFILE_PARENT"
 			case "MUSL":
 				body = executable(elf.EM_AARCH64, "/lib/ld-musl-aarch64.so.1")
 			}
@@ -50,7 +79,23 @@ func files(t testing.TB, lines ...string) Files {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return scan.Merge(l)
+	return l
+}
+
+// zipOf makes a zip archive of empty files behind a first line.
+func zipOf(t testing.TB, shebang string, names ...string) string {
+	t.Helper()
+	buf := bytes.NewBufferString(shebang)
+	w := zip.NewWriter(buf)
+	for _, n := range names {
+		if _, err := w.Create(n); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return buf.String()
 }
 
 // executable makes the head of an ELF executable.
@@ -107,20 +152,49 @@ func argv(s string) []string {
 	return args
 }
 
+// inspection is an image and what is to be found out about it.
+type inspection struct {
+	name    string
+	files   []string
+	env     string // separated by blanks
+	dir     string
+	entry   string
+	cmd     string
+	python  string // or "error: " and the error's beginning
+	program string
+	more    string // facts, separated by blanks: see facts
+}
+
+func (tt inspection) run(t *testing.T) {
+	config := Config{Entrypoint: argv(tt.entry), Cmd: argv(tt.cmd), Env: strings.Fields(tt.env), WorkingDir: tt.dir}
+	e, err := Inspect(config, files(t, tt.files...), Options{})
+	if want, ok := strings.CutPrefix(tt.python, "error: "); ok {
+		if err == nil || !strings.HasPrefix(err.Error(), want) {
+			t.Fatalf("error %v, want %s", err, want)
+		}
+		return
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if e.Interpreter.Path != tt.python || e.Command.Program != tt.program {
+		t.Errorf("got %s running %q, want %s running %q", e.Interpreter.Path, e.Command.Program, tt.python, tt.program)
+	}
+	got := facts(e)
+	for _, f := range strings.Fields(tt.more) {
+		if !slices.ContainsFunc(got, func(g string) bool { return g == f || strings.HasPrefix(f, "warning=") && strings.Contains(g, f[8:]) }) {
+			t.Errorf("%s does not hold: %q", f, got)
+		}
+	}
+	if t.Failed() {
+		t.Logf("steps %q\nwarnings %q", e.Command.Steps, e.Warnings)
+	}
+}
+
 func TestInspect(t *testing.T) {
 	docker, debian := dockerPython, debianPython
 	dockerVenv := slices.Concat(docker, venv)
-	for _, tt := range []struct {
-		name    string
-		files   []string
-		env     string // separated by blanks
-		dir     string
-		entry   string
-		cmd     string
-		python  string // or a part of the error
-		program string
-		more    string // facts, separated by blanks: see facts
-	}{
+	for _, tt := range []inspection{
 		{name: "docker-library", files: docker, cmd: "python3", python: "/usr/local/bin/python3", more: "sure version=3.11 libc=glibc arch=x86_64 prefix=/usr/local scripts=/usr/local/bin sites=/usr/local/lib/python3.11/site-packages"},
 		{name: "docker-library, patch release", files: docker, env: "PYTHON_VERSION=3.11.9", cmd: "python app.py", dir: "/app", python: "/usr/local/bin/python", program: "app.py", more: "sure version=3.11.9 script=/app/app.py dir=/app"},
 		{name: "docker-library, other version set", files: docker, env: "PYTHON_VERSION=3.12.1", cmd: "python", python: "/usr/local/bin/python", more: "version=3.11"},
@@ -202,31 +276,7 @@ func TestInspect(t *testing.T) {
 		{name: "broken metadata", files: append(slices.Clone(docker), "usr/local/lib/python3.11/site-packages/Foo_Bar-1.2.dist-info/METADATA: \x00\x01", "usr/local/lib/python3.11/site-packages/~ip-1.dist-info/", "usr/local/lib/python3.11/site-packages/x-2.dist-info/RECORD: x"), cmd: "python", python: "/usr/local/bin/python", more: "dists=Foo_Bar:1.2,pip:24.0,x:2 warning=taken_from_the_file_name"},
 		{name: "two versions in a directory", files: append(slices.Clone(docker), "usr/local/lib/python3.11/site-packages/pip-23.0.dist-info/METADATA: Name: pip\\nVersion: 23.0\\n"), cmd: "python", python: "/usr/local/bin/python", more: "dists=pip:23.0 shadowed=pip:24.0 warning=two_versions_of_pip"},
 	} {
-		t.Run(tt.name, func(t *testing.T) {
-			config := Config{Entrypoint: argv(tt.entry), Cmd: argv(tt.cmd), Env: strings.Fields(tt.env), WorkingDir: tt.dir}
-			e, err := Inspect(config, files(t, tt.files...), Options{})
-			if want, ok := strings.CutPrefix(tt.python, "error: "); ok {
-				if err == nil || !strings.HasPrefix(err.Error(), want) {
-					t.Fatalf("error %v, want %s", err, want)
-				}
-				return
-			}
-			if err != nil {
-				t.Fatal(err)
-			}
-			if e.Interpreter.Path != tt.python || e.Command.Program != tt.program {
-				t.Errorf("got %s running %q, want %s running %q", e.Interpreter.Path, e.Command.Program, tt.python, tt.program)
-			}
-			got := facts(e)
-			for _, f := range strings.Fields(tt.more) {
-				if !slices.ContainsFunc(got, func(g string) bool { return g == f || strings.HasPrefix(f, "warning=") && strings.Contains(g, f[8:]) }) {
-					t.Errorf("%s does not hold: %q", f, got)
-				}
-			}
-			if t.Failed() {
-				t.Logf("steps %q\nwarnings %q", e.Command.Steps, e.Warnings)
-			}
-		})
+		t.Run(tt.name, tt.run)
 	}
 }
 
@@ -246,10 +296,13 @@ func facts(e *Environment) []string {
 		"shadowed=" + names(e.Shadowed), "flags=" + strings.Join(c.Flags, ","), "script=" + c.Script, "dir=" + c.Dir,
 		"args=" + strings.Join(c.ProgramArgs, "_"), "agent=" + c.Agent, "customize=" + strings.Join(e.Customize, ","),
 	}
-	for name, holds := range map[string]bool{"sure": c.Sure, "unsure": !c.Sure && len(e.Warnings) > 0, "module": c.Module, "isolated": c.Isolated(), "cleared": c.EnvCleared, "threads": i.FreeThreaded} {
+	for name, holds := range map[string]bool{"sure": c.Sure, "unsure": !c.Sure && len(e.Warnings) > 0, "module": c.Module, "isolated": c.Isolated(), "cleared": c.EnvCleared, "threads": i.FreeThreaded, "dropped": c.PythonPathDropped, "reached": !c.PythonPathDropped} {
 		if holds {
 			f = append(f, name)
 		}
+	}
+	for _, form := range e.Forms {
+		f = append(f, "form="+string(form.Kind))
 	}
 	for _, w := range e.Warnings {
 		f = append(f, w)

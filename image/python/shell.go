@@ -61,7 +61,7 @@ func (r *resolver) shell(p process) outcome {
 			zero = args[1]
 		}
 		p.step("%s runs %s", name, quote(args[:1]))
-		return r.evaluate(p, args[0], zero, args[min(2, len(args)):], "the command of "+name)
+		return r.evaluate(p, name, args[0], zero, args[min(2, len(args)):], "the command of "+name)
 	}
 	file := absolute(p.dir, args[0])
 	if !r.isFile(file) {
@@ -88,16 +88,19 @@ func (r *resolver) script(p process, args []string, content []byte, complete boo
 		return p.opaque("the script %s was not read", file)
 	}
 	p.step("%s is a script for %s", file, args[0])
-	return r.evaluate(p, string(content), file, args[i+1:], file)
+	return r.evaluate(p, path.Base(args[0]), string(content), file, args[i+1:], file)
 }
 
-// evaluate follows the statements of a shell program. zero and params are its
-// $0 and "$@"; what is how messages name it.
-func (r *resolver) evaluate(p process, program, zero string, params []string, what string) outcome {
+// evaluate follows the statements of a program for a shell of the given name.
+// zero and params are its $0 and "$@"; what is how messages name it.
+func (r *resolver) evaluate(p process, name, program, zero string, params []string, what string) outcome {
 	p.depth++
 	s := &shell{
 		resolver: r, p: p, zero: zero, params: params, what: what,
 		vars: map[string]string{}, functions: map[string]*syntax.Stmt{},
+	}
+	if file := p.env.get("BASH_ENV"); name == "bash" && file != "" {
+		s.source([]string{file})
 	}
 	if s.failed = s.program(program); s.exhausted {
 		s.failed = errors.New("it does too much")
@@ -123,6 +126,8 @@ type shell struct {
 	replaced    bool // by another program than a Python
 	failed      error
 	exhausted   bool // the budget
+
+	returned bool // from the current function or sourced script
 
 	found []step   // commands that start a Python, in order
 	other *outcome // the last command that does not
@@ -189,7 +194,7 @@ func (r *resolver) same(a, b string) bool {
 
 func (s *shell) stmts(list []*syntax.Stmt) {
 	for _, stmt := range list {
-		if s.stmt(stmt); s.ended {
+		if s.stmt(stmt); s.ended || s.returned {
 			return
 		}
 	}
@@ -504,7 +509,7 @@ func (s *shell) call(c *syntax.CallExpr) {
 			s.calls++
 			s.stmt(body)
 			s.calls--
-			s.params = params
+			s.params, s.returned = params, false
 		}
 		return
 	}
@@ -562,8 +567,10 @@ func (s *shell) builtin(args []string, known bool) bool {
 			s.p.env = s.p.env.without(name)
 			delete(s.vars, name)
 		}
-	case "exit", "return":
-		s.ended = s.conditional == 0 && (args[0] == "exit" || s.calls == 0)
+	case "exit":
+		s.ended = s.conditional == 0
+	case "return":
+		s.returned = s.conditional == 0
 	case "eval":
 		if known && s.p.depth < 20 {
 			s.include(strings.Join(args[1:], " "))
@@ -580,6 +587,14 @@ func (s *shell) builtin(args []string, known bool) bool {
 // virtual environments and of conda are known.
 func (s *shell) source(args []string) {
 	file := absolute(s.p.dir, args[0])
+	if !strings.Contains(args[0], "/") {
+		for _, d := range strings.Split(s.p.env.get("PATH"), ":") {
+			if f := path.Join(absolute(s.p.dir, d), args[0]); s.isFile(f) { // executable or not
+				file = f
+				break
+			}
+		}
+	}
 	if path.Base(file) == "activate" {
 		if venv := path.Dir(path.Dir(file)); s.isVenv(venv) {
 			s.p.step("%s activates %s", s.what, venv)
@@ -618,6 +633,7 @@ func (s *shell) condaActivate(args, names []string) {
 func (s *shell) include(program string) {
 	s.p.depth++
 	_ = s.program(program) // the shell goes on behind what it could not read
+	s.returned = false
 	s.p.depth--
 }
 
@@ -631,7 +647,7 @@ func (s *shell) program(text string) error {
 	parser := syntax.NewParser(syntax.Variant(syntax.LangBash))
 	for stmt, err := range parser.StmtsSeq(strings.NewReader(text)) {
 		// No break: the iterator yields a later error even after one.
-		if s.ended || failed != nil {
+		if s.ended || s.returned || failed != nil {
 			continue
 		}
 		if failed = err; err == nil {
@@ -661,6 +677,8 @@ func (s *shell) assign(a *syntax.Assign, export bool) {
 	switch {
 	case (!ok || len(v) > maxValue) && name == "PATH":
 		s.p.doubts("%s changes PATH in a way that is only known at run time", s.what)
+	case !ok && name == "PYTHONPATH" && mentions(a.Value, name):
+		// What is known of it stays.
 	case !ok || len(v) > maxValue:
 		s.p.env = s.p.env.without(name)
 		delete(s.vars, name)
@@ -669,6 +687,19 @@ func (s *shell) assign(a *syntax.Assign, export bool) {
 	default:
 		s.vars[name] = v
 	}
+}
+
+// mentions reports whether a word expands a parameter.
+func mentions(w *syntax.Word, name string) (found bool) {
+	if w != nil {
+		syntax.Walk(w, func(n syntax.Node) bool {
+			if p, ok := n.(*syntax.ParamExp); ok && p.Param != nil && p.Param.Value == name {
+				found = true
+			}
+			return !found
+		})
+	}
+	return found
 }
 
 func (s *shell) value(a *syntax.Assign) (string, bool) {

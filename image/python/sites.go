@@ -2,6 +2,7 @@ package python
 
 import (
 	"path"
+	"slices"
 	"strings"
 )
 
@@ -25,6 +26,9 @@ func (b *pathBuilder) sites() (front, rest []string) {
 	b.seen = map[string]bool{}
 	isolated := b.command.Isolated()
 	if d := b.programDir(); d != "" && b.hasDistributions(d) {
+		b.add(d)
+	}
+	if d := b.env.get("LAMBDA_TASK_ROOT"); d != "" { // AWS Lambda's runtime puts it first
 		b.add(d)
 	}
 	if !isolated {
@@ -66,8 +70,11 @@ func (b *pathBuilder) programDir() string {
 	if c.Script == "" || addsWorkingDir[c.Program] {
 		return b.dir
 	}
-	if p, err := b.Resolve(c.Script); err == nil {
-		return path.Dir(p)
+	if f, err := b.Stat(c.Script); err == nil {
+		if f.Mode.IsDir() || len(f.Inside) > 0 { // with a __main__.py inside
+			return c.Script
+		}
+		return path.Dir(f.Path)
 	}
 	return path.Dir(c.Script)
 }
@@ -76,12 +83,8 @@ func (b *pathBuilder) programDir() string {
 var addsWorkingDir = map[string]bool{"gunicorn": true, "uvicorn": true, "hypercorn": true, "flask": true, "celery": true, "daphne": true, "granian": true, "uwsgi": true}
 
 func (b *pathBuilder) hasDistributions(dir string) bool {
-	for _, n := range b.list(dir) {
-		if isMetadata(n) {
-			return true
-		}
-	}
-	return false
+	f, err := b.Stat(dir)
+	return err == nil && len(f.Inside) > 0 || slices.ContainsFunc(b.list(dir), isMetadata)
 }
 
 // addSites adds the site directories of a prefix (site.getsitepackages, with
@@ -106,7 +109,10 @@ func (b *pathBuilder) addSites(prefix string, venv bool) {
 
 func (b *pathBuilder) add(dir string) bool {
 	p, err := b.Resolve(dir)
-	if err != nil || b.seen[p] || !b.isDir(p) {
+	if err != nil || b.seen[p] {
+		return false
+	}
+	if f, err := b.Stat(p); err != nil || !f.Mode.IsDir() && len(f.Inside) == 0 {
 		return false
 	}
 	b.seen[p] = true
