@@ -26,13 +26,19 @@ type blobReader struct {
 
 	hash     hash.Hash
 	offset   int64
-	failures int // since bytes last arrived
+	failures int   // with less than progress in between
+	failedAt int64 // the offset at the last one
 	err      error
 
 	mu     sync.Mutex // Close may be called during Read, as net/http does
 	body   io.ReadCloser
 	closed bool
 }
+
+// progress is how many bytes have to arrive after a failure for the next one to
+// count as the first: a connection that breaks after every few bytes is not worth
+// going on with.
+const progress = 1 << 20
 
 func newBlobReader(ctx context.Context, client *http.Client, wait waiter, repo name.Repository, d v1.Descriptor) (*blobReader, error) {
 	hasher, err := v1.Hasher(d.Digest.Algorithm)
@@ -126,7 +132,6 @@ func (r *blobReader) read(p []byte) (int, error) {
 			return n, io.EOF
 		}
 		if n > 0 {
-			r.failures = 0
 			return n, nil // an error will come again
 		}
 		if err != nil {
@@ -139,6 +144,10 @@ func (r *blobReader) read(p []byte) (int, error) {
 
 // resume connects again after an error, until it fails for good.
 func (r *blobReader) resume(cause error) error {
+	if r.offset-r.failedAt >= progress {
+		r.failures = 0
+	}
+	r.failedAt = r.offset
 	for {
 		if r.ctx.Err() != nil {
 			return r.ctx.Err()

@@ -25,8 +25,9 @@ import (
 
 // Options configure a Client. The zero value is usable.
 type Options struct {
-	// Insecure allows plain HTTP, and certificates that cannot be verified. For
-	// loopback and private addresses plain HTTP is allowed anyway.
+	// Insecure allows plain HTTP, certificates that cannot be verified, and
+	// registries that refer to another host by a private address. At loopback and
+	// private addresses registries may speak plain HTTP anyway.
 	Insecure bool
 	// Jobs is how many blobs a push handles at a time, 4 if zero.
 	Jobs int
@@ -35,8 +36,9 @@ type Options struct {
 	// Keychain has the credentials: by default those of the docker or podman
 	// configuration and its credential helpers.
 	Keychain authn.Keychain
-	// Waiting, if set, is told in a few words when something went wrong that is
-	// to be tried again after the duration. It is called from several goroutines.
+	// Waiting, if set, is told in one line what went wrong, with which image or
+	// layer, and is to be tried again after the duration. It is told once of what
+	// goes wrong repeatedly. It is called from several goroutines.
 	Waiting func(cause string, d time.Duration)
 	// Transport sends the requests, in place of one with Go's defaults.
 	Transport http.RoundTripper
@@ -73,8 +75,8 @@ func New(o Options) *Client {
 		keychain: o.Keychain,
 	}
 	c.wait = func(ctx context.Context, d time.Duration, cause error) error {
-		if o.Waiting != nil {
-			o.Waiting(redact(cause), d)
+		if text, first := news(ctx, cause); first && o.Waiting != nil {
+			o.Waiting(text, d)
 		}
 		return sleep(ctx, d)
 	}
@@ -100,7 +102,7 @@ func (c *Client) Parse(ref string) (name.Reference, error) {
 		options = append(options, name.Insecure)
 	}
 	r, err := name.ParseReference(ref, options...)
-	if err != nil || strings.Contains(ref, "://") { // "docker:" would be a registry
+	if err != nil || strings.Contains(ref, "://") || elsewhere(ref) { // "docker:" would be a registry
 		return nil, &UsageError{Reference: ref}
 	}
 	return r, nil
@@ -130,29 +132,35 @@ func (c *Client) session(ctx context.Context, repo name.Repository, actions stri
 		if err != nil {
 			return nil, err
 		}
-		return &http.Client{Transport: t, CheckRedirect: checkRedirect}, nil
+		return &http.Client{Transport: t, CheckRedirect: c.checkRedirect}, nil
 	})
 }
 
 // checkRedirect follows as net/http does, but not to where a registry has no
 // business to send us.
-func checkRedirect(req *http.Request, via []*http.Request) error {
+func (c *Client) checkRedirect(req *http.Request, via []*http.Request) error {
 	if len(via) >= 10 {
 		return fmt.Errorf("stopped after %d redirects", len(via))
 	}
-	return checkHost(via[0].URL.Hostname(), req.URL.Hostname())
+	return c.checkHost(via[0].URL.Hostname(), req.URL.Hostname())
 }
 
 // checkHost refuses to be sent from one host to another that is an address in a
 // private network, such as a cloud's metadata service.
-func checkHost(from, to string) error {
-	if from == to {
+func (c *Client) checkHost(from, to string) error {
+	if from == to || c.insecure {
 		return nil
 	}
 	if ip := net.ParseIP(to); ip != nil && (ip.IsPrivate() || ip.IsLoopback() || ip.IsLinkLocalUnicast() || ip.IsUnspecified()) {
-		return fmt.Errorf("%s redirects to the private address %s", from, to)
+		return &privateError{from, to}
 	}
 	return nil
+}
+
+type privateError struct{ from, to string }
+
+func (e *privateError) Error() string {
+	return e.from + " redirects to the private address " + e.to
 }
 
 // A cache makes a value per key when it is first asked for. Callers that ask

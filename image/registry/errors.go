@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"regexp"
 	"strings"
 	"syscall"
@@ -16,18 +18,34 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 )
 
-// A UsageError says that a string is not an image reference.
+// A UsageError says that a string is not a reference to an image in a registry.
 type UsageError struct {
 	Reference string
 }
 
 func (e *UsageError) Error() string {
+	if elsewhere(e.Reference) {
+		return fmt.Sprintf("%q is not in a registry, and only registries are supported", e.Reference)
+	}
 	return fmt.Sprintf("%q is not an image reference", e.Reference)
+}
+
+// elsewhere says whether a reference is to what is not in a registry, as skopeo
+// and podman write it (containers-transports(5)).
+func elsewhere(ref string) bool {
+	transport, _, ok := strings.Cut(ref, ":")
+	switch transport {
+	case "containers-storage", "dir", "docker-archive", "docker-daemon", "oci", "oci-archive", "ostree", "sif":
+		return ok
+	}
+	return false
 }
 
 // Hint says how to write a reference.
 func (e *UsageError) Hint() string {
 	switch {
+	case elsewhere(e.Reference):
+		return "push it to one: skopeo copy " + e.Reference + " docker://REGISTRY/REPOSITORY:TAG"
 	case strings.Contains(e.Reference, "://"):
 		return "leave out the " + e.Reference[:strings.Index(e.Reference, "://")+3]
 	case strings.ToLower(e.Reference) != e.Reference:
@@ -72,11 +90,23 @@ func (e *Error) Unwrap() error { return e.err }
 
 // explain makes an error of what went wrong with reading or writing an image in
 // a repository, unless it is one.
-func explain(doing, image string, repo name.Repository, write bool, err error) error {
+func explain(doing, image string, repo name.Repository, write bool, err error) *Error {
 	if e, ok := errors.AsType[*Error](err); ok {
 		return e
 	}
 	e := &Error{Image: image, doing: doing, err: err}
+	// What an added layer is made of may come from the network too, and is none
+	// of the registry's business.
+	if content, ok := errors.AsType[*contentError](err); ok {
+		e.reason = strip(content)
+		if cause, ok := errors.AsType[interface {
+			error
+			Hint() string
+		}](content); ok {
+			e.hint = cause.Hint()
+		}
+		return e
+	}
 	e.reason, e.hint = diagnose(repo, write, err)
 	return e
 }
@@ -91,7 +121,10 @@ func diagnose(repo name.Repository, write bool, err error) (reason, hint string)
 		return diagnoseAnswer(repo, write, answer)
 	}
 	if errors.Is(err, context.Canceled) {
-		return "canceled", ""
+		return "interrupted", ""
+	}
+	if e, ok := errors.AsType[*privateError](err); ok {
+		return e.Error(), "if that is intended, use --insecure"
 	}
 	if dns, ok := errors.AsType[*net.DNSError](err); ok {
 		if dns.IsNotFound {
@@ -110,6 +143,16 @@ func diagnose(repo name.Repository, write bool, err error) (reason, hint string)
 	var timeout interface{ Timeout() bool }
 	if errors.As(err, &timeout) && timeout.Timeout() {
 		return host + " did not answer in time", "check the network, and whether a proxy is needed (HTTPS_PROXY)"
+	}
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
+		errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) {
+		return host + " broke the connection", ""
+	}
+	// A URL at the registry would name the image again.
+	if e, ok := errors.AsType[*url.Error](err); ok {
+		if u, parseErr := url.Parse(e.URL); parseErr == nil && u.Host == host {
+			return host + ": " + redact(e.Err), ""
+		}
 	}
 	return redact(err), ""
 }
@@ -180,23 +223,31 @@ var (
 	query    = regexp.MustCompile(`\?[^\s"]+`)
 )
 
-// redact is an error's text without the parts of URLs that can be secret.
-func redact(err error) string {
+// redact is line of what strip leaves.
+func redact(err error) string { return line(strip(err)) }
+
+// strip is the first line of an error's text without the parts of URLs that can
+// be secret.
+func strip(err error) string {
 	s := userinfo.ReplaceAllString(err.Error(), "//")
-	return line(query.ReplaceAllString(s, ""))
+	return firstLine(query.ReplaceAllString(s, ""))
 }
 
 // line is the first line of a text from outside, short and printable.
 func line(s string) string {
+	s = firstLine(s)
+	if r := []rune(s); len(r) > 300 {
+		s = string(r[:300]) + "…"
+	}
+	return s
+}
+
+func firstLine(s string) string {
 	s, _, _ = strings.Cut(strings.TrimSpace(s), "\n")
-	s = strings.Map(func(r rune) rune {
+	return strings.Map(func(r rune) rune {
 		if !unicode.IsPrint(r) {
 			return -1
 		}
 		return r
 	}, s)
-	if r := []rune(s); len(r) > 300 {
-		s = string(r[:300]) + "…"
-	}
-	return s
 }

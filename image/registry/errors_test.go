@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -15,8 +17,11 @@ import (
 
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 )
+
+const zero = "sha256:0000000000000000000000000000000000000000000000000000000000000000"
 
 func TestOpenErrors(t *testing.T) {
 	s := newServer(t)
@@ -29,7 +34,6 @@ func TestOpenErrors(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const zero = "sha256:0000000000000000000000000000000000000000000000000000000000000000"
 	manifest := func(config string) string {
 		return fmt.Sprintf(`{"schemaVersion":2,"config":%s,"layers":[]}`, config)
 	}
@@ -124,7 +128,7 @@ func TestOpenErrors(t *testing.T) {
 				}
 				return kind == "GET blobs"
 			}},
-		{name: "a redirect into the private network", want: `reading config: Get "http://10.0.0.1/x": 127.0.0.1 redirects to the private address 10.0.0.1`,
+		{name: "a redirect into the private network", want: "127.0.0.1 redirects to the private address 10.0.0.1", hint: "if that is intended, use --insecure",
 			fault: func(w http.ResponseWriter, r *http.Request, kind string) bool {
 				if kind == "GET blobs" {
 					http.Redirect(w, r, "http://10.0.0.1/x?signature=secret", http.StatusFound)
@@ -216,7 +220,14 @@ func TestNetworkErrors(t *testing.T) {
 		{"no name server", "registry.test/app", fail(&net.DNSError{Name: "registry.test", Err: "server misbehaving", IsTemporary: true}), "looking up registry.test did not work: server misbehaving", "name servers"},
 		{"no route", "registry.test/app", fail(&net.OpError{Op: "dial", Err: syscall.ENETUNREACH}), "registry.test cannot be reached", "check the network"},
 		{"no answer", "registry.test/app", fail(&net.OpError{Op: "dial", Err: timeout{}}), "registry.test did not answer in time", "HTTPS_PROXY"},
-		{"signed URL", "registry.test/app", fail(&url.Error{Op: "Get", URL: "https://me:secret@store.test/x?token=secret", Err: errors.New("broken\nsecret")}), `Get "https://registry.test/v2/": Get "https://store.test/x": broken`, ""},
+		{"signed URL", "registry.test/app", fail(&url.Error{Op: "Get", URL: "https://me:secret@store.test/x?token=secret", Err: errors.New("broken\nsecret")}), `registry.test: Get "https://store.test/x": broken`, ""},
+		{"reset", "registry.test/app@" + zero, fail(&net.OpError{Op: "read", Err: syscall.ECONNRESET}), "registry.test broke the connection", ""},
+		{"digest", "registry.test/app@" + zero, roundTripper(func(r *http.Request) (*http.Response, error) {
+			if r.URL.Path != "/v2/" {
+				return nil, errors.New("not HTTP")
+			}
+			return httptest.NewRecorder().Result(), nil
+		}), "registry.test: not HTTP", ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			im, err := plain.client(Options{Transport: tt.transport}).Open(t.Context(), tt.image)
@@ -243,7 +254,7 @@ func TestNetworkErrors(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
 		_, err := plain.client(Options{}).Open(ctx, plain.host()+"/app")
-		if err == nil || !errors.Is(err, context.Canceled) || !strings.HasSuffix(err.Error(), "/app: canceled") {
+		if err == nil || !errors.Is(err, context.Canceled) || !strings.HasSuffix(err.Error(), "/app: interrupted") {
 			t.Errorf("got %v", err)
 		}
 	})
@@ -363,8 +374,74 @@ func TestWaiting(t *testing.T) {
 	if _, err := c.Open(t.Context(), s.host()+"/app:1"); err == nil {
 		t.Error("opened")
 	}
-	if len(told) != attempts-1 || told[0] != "127.0.0.1 answered 503 Service Unavailable: 0s" {
+	if want := "opening " + s.host() + "/app:1: 127.0.0.1 answered 503 Service Unavailable: 0s"; !slices.Equal(told, []string{want}) {
 		t.Errorf("told %q", told)
+	}
+}
+
+// TestWaitingForLayer has connections that break after every few bytes.
+func TestWaitingForLayer(t *testing.T) {
+	s := newServer(t)
+	s.putImage(t, "app:1")
+	var told []string
+	c := New(Options{Keychain: authn.NewMultiKeychain(), Waiting: func(cause string, _ time.Duration) {
+		told = append(told, cause)
+	}})
+	tell := c.wait
+	c.wait = func(ctx context.Context, d time.Duration, cause error) error {
+		over, cancel := context.WithCancel(ctx)
+		cancel()
+		tell(over, d, cause) // does not wait
+		return ctx.Err()
+	}
+	im := s.open(t, c, "app:1")
+	size := im.Manifest.Layers[2].Size
+	n := 0
+	s.fault = func(w http.ResponseWriter, r *http.Request, kind string) bool {
+		answer := fmt.Sprintf("200 OK\r\nContent-Length: %d", size)
+		if r.Header.Get("Range") != "" {
+			answer = fmt.Sprintf("206 Partial Content\r\nContent-Length: %d\r\nContent-Range: bytes %d-%d/%d", size-int64(n), n, size-1, size)
+		}
+		n++
+		cut(w, "HTTP/1.1 "+answer+"\r\n\r\nx")
+		return true
+	}
+	rc, err := im.Layer(t.Context(), 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rc.Close()
+	_, err = io.ReadAll(rc)
+	layer := "reading layer " + im.Manifest.Layers[2].Digest.String() + " of " + im.Name + ": "
+	if want := fmt.Sprintf("%sregistry sent only %d of %d bytes", layer, attempts, size); err == nil || err.Error() != want {
+		t.Errorf("got  %v\nwant %s", err, want)
+	}
+	if n != attempts || !slices.Equal(told, []string{layer + "unexpected EOF"}) {
+		t.Errorf("%d requests, told %q", n, told)
+	}
+}
+
+func TestNews(t *testing.T) {
+	first, second := about(t.Context(), "one"), about(t.Context(), "two")
+	reset := func(port int) error {
+		return &net.OpError{Op: "read", Net: "tcp", Err: syscall.ECONNRESET,
+			Source: &net.TCPAddr{IP: net.IPv4(10, 0, 0, 1), Port: port}, Addr: &net.TCPAddr{IP: net.IPv4(10, 0, 0, 2), Port: 443}}
+	}
+	for _, tt := range []struct {
+		ctx   context.Context
+		cause error
+		text  string
+		first bool
+	}{
+		{first, reset(40001), "one: read tcp 10.0.0.1->10.0.0.2:443: connection reset by peer", true},
+		{first, reset(40002), "one: read tcp 10.0.0.1->10.0.0.2:443: connection reset by peer", false},
+		{second, reset(40003), "two: read tcp 10.0.0.1->10.0.0.2:443: connection reset by peer", true},
+		{first, io.ErrUnexpectedEOF, "one: unexpected EOF", true},
+		{t.Context(), io.ErrUnexpectedEOF, "unexpected EOF", true},
+	} {
+		if text, first := news(tt.ctx, tt.cause); text != tt.text || first != tt.first {
+			t.Errorf("%q, %t; want %q, %t", text, first, tt.text, tt.first)
+		}
 	}
 }
 
@@ -397,7 +474,11 @@ func TestDiagnosePush(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		e, ok := c.CheckPush(t.Context(), dst).(*Error)
+		_, err = c.Push(t.Context(), dst, &Image{Reference: dst, Manifest: &v1.Manifest{}}, Content{
+			Manifest: []byte(`{"config":{"digest":"sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a","size":2}}`),
+			Config:   []byte("{}"),
+		})
+		e, ok := err.(*Error)
 		if !ok || e.Hint() != want || !strings.HasSuffix(e.Error(), host+" has no repository team/app (404 NAME_UNKNOWN)") {
 			t.Errorf("%s: %v; %v", host, e, e.Hint())
 		}

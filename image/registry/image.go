@@ -57,7 +57,7 @@ func (c *Client) Open(ctx context.Context, ref string) (*Image, error) {
 		return nil, err
 	}
 	im := &Image{Name: ref, Reference: r}
-	if err := c.read(ctx, im); err != nil {
+	if err := c.read(about(ctx, "opening "+ref), im); err != nil {
 		if unsupported, ok := errors.AsType[*UnsupportedError](err); ok {
 			return nil, unsupported
 		}
@@ -116,14 +116,15 @@ func (c *Client) read(ctx context.Context, im *Image) error {
 // Layer opens the layer of that number in the manifest, counted from 0, as it is
 // stored: mostly compressed. Digest and size are verified at the end: only a
 // reader that reached io.EOF has the layer. A connection that breaks is taken up
-// again where it broke. The caller must close the reader.
+// again where it broke. Errors, the reader's too, are *Error and name layer and
+// image. The caller must close the reader.
 func (im *Image) Layer(ctx context.Context, i int) (io.ReadCloser, error) {
 	return im.blob(ctx, im.Manifest.Layers[i])
 }
 
 func (im *Image) blob(ctx context.Context, d v1.Descriptor) (io.ReadCloser, error) {
-	r := &layerReader{image: im, digest: d.Digest}
-	rc, err := im.open(ctx, d)
+	r := &layerReader{image: im, doing: "reading layer " + d.Digest.String() + " of"}
+	rc, err := im.open(about(ctx, r.doing+" "+im.Name), d)
 	if err != nil {
 		return nil, r.explain(err)
 	}
@@ -134,8 +135,8 @@ func (im *Image) blob(ctx context.Context, d v1.Descriptor) (io.ReadCloser, erro
 // A layerReader names image and layer in the errors of a reader.
 type layerReader struct {
 	io.ReadCloser
-	image  *Image
-	digest v1.Hash
+	image *Image
+	doing string
 }
 
 func (r *layerReader) Read(p []byte) (int, error) {
@@ -147,7 +148,7 @@ func (r *layerReader) Read(p []byte) (int, error) {
 }
 
 func (r *layerReader) explain(err error) error {
-	return explain("reading layer "+r.digest.String()+" of", r.image.Name, r.image.Reference.Context(), false, err)
+	return explain(r.doing, r.image.Name, r.image.Reference.Context(), false, err)
 }
 
 // getManifest returns the manifest that ref names and the media type the

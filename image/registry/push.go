@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/url"
 	"sync"
+	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -55,42 +56,33 @@ func (c *Count) add(bytes int64) {
 	c.Bytes += bytes
 }
 
-// CheckPush checks that the registry accepts uploads to dst's repository: it
-// begins one and cancels it. Only this tells, on all registries.
-func (c *Client) CheckPush(ctx context.Context, dst name.Reference) error {
-	check := func() error {
-		client, err := c.session(ctx, dst.Context(), transport.PushScope)
-		if err != nil {
-			return err
-		}
-		p := &pusher{ref: dst, repo: dst.Context(), client: client, wait: c.wait}
-		location, err := p.begin(ctx)
-		if err != nil {
-			return err
-		}
-		p.cancel(ctx, location)
-		return nil
-	}
-	if err := check(); err != nil {
-		return explain("checking that it is possible to push", dst.String(), dst.Context(), true, err)
-	}
-	return nil
-}
-
 // Push pushes content, whose layers are src's or added, to dst. Blobs that are
 // there are not sent again; layers in another repository of the same registry
 // are mounted, or if the registry does not want to, uploaded like those of other
 // registries. The manifest comes last, in the one request that also moves the
 // tag: whatever happens before, the tag stands for what it stood for.
 //
-// If the tag already stands for this content, Push sends nothing. Errors are
-// *Error.
+// If the tag already stands for this content, Push sends nothing. Added layers
+// are opened only if the registry lacks them, and before anything is sent.
+//
+// Errors are *Error. Whatever they say, the tag is as it was, unless they say
+// that it may have been written. A context that ends when the registry has
+// already taken the manifest is no error.
 func (c *Client) Push(ctx context.Context, dst name.Reference, src *Image, content Content) (Report, error) {
-	report, err := c.push(ctx, dst, src, content)
-	if err != nil {
-		return Report{}, explain("pushing", dst.String(), dst.Context(), true, err)
+	report, err := c.push(about(ctx, "pushing "+dst.String()), dst, src, content)
+	if err == nil {
+		return report, nil
 	}
-	return report, nil
+	manifest, _ := errors.AsType[*manifestError](err)
+	if manifest == nil && ctx.Err() != nil { // whatever was being done at the time
+		manifest = &manifestError{ctx.Err(), noTag}
+		err = manifest
+	}
+	e := explain("pushing", dst.String(), dst.Context(), true, err)
+	if manifest != nil {
+		e.reason += "; " + manifest.outcome
+	}
+	return Report{}, e
 }
 
 func (c *Client) push(ctx context.Context, dst name.Reference, src *Image, content Content) (Report, error) {
@@ -103,7 +95,7 @@ func (c *Client) push(ctx context.Context, dst name.Reference, src *Image, conte
 	if err != nil {
 		return Report{}, err
 	}
-	p := &pusher{ref: dst, repo: dst.Context(), from: src.Reference.Context(), wait: c.wait}
+	p := &pusher{registry: c, ref: dst, repo: dst.Context(), from: src.Reference.Context()}
 	same := p.from.Name() == p.repo.Name()
 	actions := transport.PushScope
 	if same {
@@ -146,7 +138,22 @@ func (c *Client) push(ctx context.Context, dst name.Reference, src *Image, conte
 		return Report{}, denied
 	}
 
-	p.openMounts(ctx, c)
+	defer func() {
+		for _, b := range blobs {
+			if b.ready != nil {
+				b.ready.Close()
+			}
+		}
+	}()
+	// What cannot be made must leave nothing half done at the destination.
+	for _, b := range blobs {
+		if !b.exists && !b.ofSource {
+			if err := b.prepare(ctx); err != nil {
+				return Report{}, err
+			}
+		}
+	}
+	p.openMounts(ctx)
 	g, gctx = errgroup.WithContext(ctx)
 	g.SetLimit(c.jobs)
 	for _, b := range blobs {
@@ -160,7 +167,7 @@ func (c *Client) push(ctx context.Context, dst name.Reference, src *Image, conte
 	if err := g.Wait(); err != nil {
 		return Report{}, err
 	}
-	if err := p.putManifest(ctx, content); err != nil {
+	if err := p.putManifest(ctx, content, report.Digest); err != nil {
 		return Report{}, err
 	}
 	for _, b := range blobs {
@@ -186,6 +193,28 @@ type blob struct {
 	ofSource bool // rather than added
 	exists   bool // at the destination
 	mounted  bool // there, by us
+
+	ready io.ReadCloser // what open returned, if it is not read yet
+}
+
+// prepare opens the blob, if it is not.
+func (b *blob) prepare(ctx context.Context) (err error) {
+	if b.ready == nil {
+		if b.ready, err = b.open(ctx); err != nil {
+			return &contentError{"preparing layer " + b.Digest.String(), err}
+		}
+	}
+	return nil
+}
+
+// take returns the blob from its start.
+func (b *blob) take(ctx context.Context) (io.ReadCloser, error) {
+	if err := b.prepare(ctx); err != nil {
+		return nil, err
+	}
+	content := b.ready
+	b.ready = nil
+	return content, nil
 }
 
 // listBlobs lists the blobs that content's manifest names, each once.
@@ -232,12 +261,12 @@ func listBlobs(src *Image, content Content) ([]*blob, error) {
 
 // A pusher pushes to one repository.
 type pusher struct {
-	ref    name.Reference
-	repo   name.Repository
-	from   name.Repository // of the source
-	client *http.Client
-	mounts *http.Client // nil if nothing can be mounted
-	wait   waiter
+	registry *Client
+	ref      name.Reference
+	repo     name.Repository
+	from     name.Repository // of the source
+	client   *http.Client
+	mounts   *http.Client // nil if nothing can be mounted
 }
 
 // mountable says whether mounts from the source's repository are to be tried.
@@ -247,9 +276,9 @@ func (p *pusher) mountable() bool {
 
 // openMounts gets the permission to mount. It is asked for apart from the one to
 // push, so that a registry that grants none for both still lets us push.
-func (p *pusher) openMounts(ctx context.Context, c *Client) {
+func (p *pusher) openMounts(ctx context.Context) {
 	if p.mountable() {
-		p.mounts, _ = c.session(ctx, p.repo, transport.PushScope, p.from)
+		p.mounts, _ = p.registry.session(ctx, p.repo, transport.PushScope, p.from)
 	}
 }
 
@@ -287,6 +316,7 @@ func (p *pusher) head(ctx context.Context, client *http.Client, kind, id string)
 
 // put brings a blob into the repository.
 func (p *pusher) put(ctx context.Context, b *blob) (mounted bool, err error) {
+	ctx = about(ctx, fmt.Sprintf("pushing %s: blob %s", p.ref, b.Digest))
 	for attempt := 0; ; attempt++ {
 		mounted, err := p.tryPut(ctx, b)
 		if err == nil {
@@ -296,7 +326,7 @@ func (p *pusher) put(ctx context.Context, b *blob) (mounted bool, err error) {
 		if ctx.Err() != nil || !again || !worthRetrying(err) {
 			return false, err
 		}
-		if err := p.wait(ctx, delay, err); err != nil {
+		if err := p.registry.wait(ctx, delay, err); err != nil {
 			return false, err
 		}
 	}
@@ -305,7 +335,7 @@ func (p *pusher) put(ctx context.Context, b *blob) (mounted bool, err error) {
 // worthRetrying says of a failed upload whether another one, from its start, may
 // succeed: almost anything can have interrupted it.
 func worthRetrying(err error) bool {
-	if _, ok := errors.AsType[*sourceError](err); ok {
+	if _, ok := errors.AsType[*contentError](err); ok {
 		return false
 	}
 	if answer, ok := errors.AsType[*transport.Error](err); ok {
@@ -324,6 +354,9 @@ func (p *pusher) tryPut(ctx context.Context, b *blob) (mounted bool, err error) 
 		if mounted, location = p.mount(ctx, b.Digest); mounted {
 			return true, nil
 		}
+	}
+	if err := b.prepare(ctx); err != nil {
+		return false, err
 	}
 	if location == "" {
 		if location, err = p.begin(ctx); err != nil {
@@ -345,7 +378,7 @@ func (p *pusher) mount(ctx context.Context, digest v1.Hash) (mounted bool, locat
 	if resp.StatusCode == http.StatusCreated {
 		return true, ""
 	}
-	location, _ = nextLocation(resp)
+	location, _ = p.nextLocation(resp)
 	return false, location
 }
 
@@ -355,7 +388,7 @@ func (p *pusher) begin(ctx context.Context) (location string, err error) {
 	if err != nil {
 		return "", err
 	}
-	return nextLocation(resp)
+	return p.nextLocation(resp)
 }
 
 func (p *pusher) post(ctx context.Context, client *http.Client, query url.Values) (*http.Response, error) {
@@ -376,25 +409,15 @@ func (p *pusher) post(ctx context.Context, client *http.Client, query url.Values
 }
 
 // nextLocation is where an upload goes on.
-func nextLocation(resp *http.Response) (string, error) {
+func (p *pusher) nextLocation(resp *http.Response) (string, error) {
 	location, err := resp.Location() // resolved against the request
 	if err != nil {
 		return "", fmt.Errorf("beginning an upload: %w", err)
 	}
-	if err := checkHost(resp.Request.URL.Hostname(), location.Hostname()); err != nil {
+	if err := p.registry.checkHost(resp.Request.URL.Hostname(), location.Hostname()); err != nil {
 		return "", err
 	}
 	return location.String(), nil
-}
-
-func (p *pusher) cancel(ctx context.Context, location string) {
-	req, err := http.NewRequestWithContext(once(ctx), http.MethodDelete, location, nil)
-	if err != nil {
-		return
-	}
-	if resp, err := p.client.Do(req); err == nil {
-		resp.Body.Close() // best effort: registries drop uploads in time anyway
-	}
 }
 
 // upload sends a blob in one request: it is its end, too ("POST then PUT" of the
@@ -412,13 +435,13 @@ func (p *pusher) upload(ctx context.Context, location string, b *blob) error {
 	if err != nil {
 		return err
 	}
-	var source error // of reading the blob
+	var failure error // of reading the blob
 	var body *uploadBody
 	req.ContentLength = b.Size
 	req.GetBody = func() (io.ReadCloser, error) {
-		content, err := b.open(ctx)
+		content, err := b.take(ctx)
 		if err != nil {
-			source = err
+			failure = err
 			return nil, err
 		}
 		body = &uploadBody{ReadCloser: content}
@@ -427,11 +450,11 @@ func (p *pusher) upload(ctx context.Context, location string, b *blob) error {
 	req.Header.Set("Content-Type", "application/octet-stream")
 	resp, err := p.client.Do(req)
 	if err != nil {
-		if source == nil && body != nil {
-			source = body.failure()
+		if failure != nil {
+			return failure
 		}
-		if source != nil {
-			return &sourceError{source}
+		if body != nil && body.failure() != nil {
+			return &contentError{"reading layer " + b.Digest.String(), body.failure()}
 		}
 		return err
 	}
@@ -439,11 +462,14 @@ func (p *pusher) upload(ctx context.Context, location string, b *blob) error {
 	return transport.CheckError(resp, http.StatusCreated)
 }
 
-// A sourceError is one of reading what was to be uploaded.
-type sourceError struct{ err error }
+// A contentError is one of reading what was to be uploaded.
+type contentError struct {
+	doing string
+	err   error
+}
 
-func (e *sourceError) Error() string { return e.err.Error() }
-func (e *sourceError) Unwrap() error { return e.err }
+func (e *contentError) Error() string { return e.doing + ": " + e.err.Error() }
+func (e *contentError) Unwrap() error { return e.err }
 
 // An uploadBody keeps the error of reading it: the one that net/http returns
 // does not tell it from those of the network.
@@ -478,7 +504,43 @@ func (b *uploadBody) failure() error {
 	return b.err
 }
 
-func (p *pusher) putManifest(ctx context.Context, content Content) error {
+// putManifest is the end of a push. If no answer says how it went, it asks.
+func (p *pusher) putManifest(ctx context.Context, content Content, digest v1.Hash) error {
+	err := p.tryPutManifest(ctx, content)
+	if err == nil {
+		return nil
+	}
+	if answer, ok := errors.AsType[*transport.Error](err); ok && answer.StatusCode < http.StatusInternalServerError {
+		return err
+	}
+	// The context may have ended, and the tag may nevertheless be there.
+	ctx, cancel := context.WithTimeout(once(context.WithoutCancel(ctx)), 5*time.Second)
+	defer cancel()
+	outcome := "the tag may have been written"
+	if resp, err := p.head(ctx, p.client, "manifests", p.ref.Identifier()); err == nil {
+		switch found := resp.Header.Get("Docker-Content-Digest"); {
+		case found == digest.String():
+			return nil
+		case found != "" || resp.StatusCode == http.StatusNotFound:
+			outcome = noTag
+		}
+	}
+	return &manifestError{err, outcome}
+}
+
+// A manifestError is a failure of putting the manifest that says nothing of
+// whether the registry took it.
+type manifestError struct {
+	err     error
+	outcome string // what is known nevertheless
+}
+
+func (e *manifestError) Error() string { return e.err.Error() }
+func (e *manifestError) Unwrap() error { return e.err }
+
+const noTag = "no tag was written"
+
+func (p *pusher) tryPutManifest(ctx context.Context, content Content) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPut, endpoint(p.repo, "manifests", p.ref.Identifier()), bytes.NewReader(content.Manifest))
 	if err != nil {
 		return err

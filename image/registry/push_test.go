@@ -4,13 +4,17 @@ import (
 	"bytes"
 	"context"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
+	"testing/iotest"
 
 	"github.com/google/go-containerregistry/pkg/authn"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -144,6 +148,18 @@ func TestPushOtherRegistry(t *testing.T) {
 	}
 	wantRequests(t, from, map[string]int{"GET blobs": sourceLayers})
 	wantRequests(t, to, map[string]int{"GET ping": 1, "HEAD manifests": 1, "HEAD blobs": 8, "POST uploads": 8, "PUT uploads": 8, "PUT manifests": 1})
+
+	t.Run("source gone", func(t *testing.T) {
+		gone := newServer(t)
+		img := gone.putImage(t, "app:1")
+		src := gone.open(t, c, "app:1")
+		gone.Close()
+		to.forget()
+		_, err := c.Push(t.Context(), to.ref(t, "gone:1"), src, wrapped(t, img))
+		if err == nil || !strings.HasPrefix(err.Error(), "reading layer sha256:") || !strings.HasSuffix(err.Error(), " of "+src.Name+": "+gone.host()+" refused the connection") {
+			t.Errorf("got %v", err)
+		}
+	})
 
 	t.Run("source altered", func(t *testing.T) {
 		digest := src.Manifest.Layers[3].Digest
@@ -295,8 +311,33 @@ func TestPushRefused(t *testing.T) {
 }
 
 func TestPushCanceled(t *testing.T) {
-	for _, kind := range []string{"HEAD blobs", "POST uploads", "PUT uploads", "PUT manifests"} {
-		t.Run(kind, func(t *testing.T) {
+	for _, tt := range []struct {
+		name, kind string
+		write      bool                                                     // the manifest
+		after      func(w http.ResponseWriter, kind string) (answered bool) // of requests after it
+		want       string                                                   // "" is success
+	}{
+		{name: "questions", kind: "HEAD blobs", want: "interrupted; no tag was written"},
+		{name: "begin", kind: "POST uploads", want: "interrupted; no tag was written"},
+		{name: "upload", kind: "PUT uploads", want: "interrupted; no tag was written"},
+		{name: "manifest not written", kind: "PUT manifests", want: "interrupted; no tag was written"},
+		{name: "manifest written", kind: "PUT manifests", write: true},
+		{name: "another manifest", kind: "PUT manifests", after: func(w http.ResponseWriter, _ string) bool {
+			w.Header().Set("Docker-Content-Digest", zero)
+			return true
+		}, want: "interrupted; no tag was written"},
+		{name: "some manifest", kind: "PUT manifests", after: func(http.ResponseWriter, string) bool { return true },
+			want: "interrupted; the tag may have been written"},
+		{name: "secret", kind: "PUT manifests", write: true, after: func(w http.ResponseWriter, _ string) bool {
+			w.WriteHeader(403)
+			return true
+		}, want: "interrupted; the tag may have been written"},
+		{name: "unknown", kind: "PUT manifests", write: true, after: func(w http.ResponseWriter, _ string) bool {
+			cut(w, "")
+			return true
+		}, want: "interrupted; the tag may have been written"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
 			s := newServer(t)
 			img := s.putImage(t, "app:1")
 			c := s.client(Options{})
@@ -305,20 +346,37 @@ func TestPushCanceled(t *testing.T) {
 			defer cancel()
 			s.mu.Lock()
 			s.fault = func(w http.ResponseWriter, r *http.Request, k string) bool {
-				if k == kind {
-					io.Copy(io.Discard, r.Body)
+				switch {
+				case k == tt.kind:
+					body, _ := io.ReadAll(r.Body)
+					if tt.write {
+						put := r.Clone(context.Background())
+						put.Body = io.NopCloser(bytes.NewReader(body))
+						s.inner.ServeHTTP(httptest.NewRecorder(), put)
+					}
 					cancel()
 					<-r.Context().Done() // the client hangs up
+					return true
+				case ctx.Err() != nil && tt.after != nil:
+					return tt.after(w, k)
 				}
-				return k == kind
+				return false
 			}
 			s.mu.Unlock()
-			_, err := c.Push(ctx, s.ref(t, "app:2"), src, wrapped(t, img))
-			if err == nil || err.Error() != "pushing "+s.host()+"/app:2: canceled" {
-				t.Errorf("got %v", err)
+			content := wrapped(t, img)
+			report, err := c.Push(ctx, s.ref(t, "app:2"), src, content)
+			if tt.want != "" {
+				if err == nil || err.Error() != "pushing "+s.host()+"/app:2: "+tt.want {
+					t.Errorf("got %v", err)
+				}
+			} else if digest, _, _ := v1.SHA256(bytes.NewReader(content.Manifest)); err != nil || report.Digest != digest || report.Uploaded.Blobs != 2 {
+				t.Errorf("got %+v, %v", report, err)
 			}
-			if s.tagged("app:2") {
-				t.Error("the tag exists")
+			if s.tagged("app:2") != tt.write {
+				t.Errorf("the tag exists: %t", !tt.write)
+			}
+			if len(s.waits) > 0 {
+				t.Errorf("waited %v", s.waits)
 			}
 		})
 	}
@@ -373,11 +431,35 @@ func TestPushContent(t *testing.T) {
 		to := newServer(t)
 		content := bad(func(c *Content) { c.Added = []v1.Layer{brokenLayer{c.Added[0]}} })
 		_, err := to.client(Options{}).Push(t.Context(), to.ref(t, "app:1"), src, content)
-		if err == nil || err.Error() != "pushing "+to.host()+"/app:1: disk on fire" {
-			t.Errorf("got %v", err)
+		digest, _ := content.Added[0].Digest()
+		want := "pushing " + to.host() + "/app:1: preparing layer " + digest.String() + ": http://127.0.0.1:9/simple: connection refused"
+		if e, ok := err.(*Error); !ok || e.Error() != want || e.Hint() != "check the index" || !errors.Is(err, syscall.ECONNREFUSED) {
+			t.Errorf("got  %v\nwant %s", err, want)
+		}
+		if len(to.waits) > 0 {
+			t.Error("tried again")
+		}
+		wantRequests(t, to, map[string]int{"GET ping": 1, "HEAD manifests": 1, "HEAD blobs": 8})
+	})
+
+	t.Run("layer breaks", func(t *testing.T) {
+		to := newServer(t)
+		content := bad(func(c *Content) { c.Added = []v1.Layer{breakingLayer{c.Added[0]}} })
+		_, err := to.client(Options{}).Push(t.Context(), to.ref(t, "app:1"), src, content)
+		digest, _ := content.Added[0].Digest()
+		want := "pushing " + to.host() + "/app:1: reading layer " + digest.String() + ": http://127.0.0.1:9/simple: connection refused"
+		if err == nil || err.Error() != want {
+			t.Errorf("got  %v\nwant %s", err, want)
 		}
 		if to.tagged("app:1") || len(to.waits) > 0 {
 			t.Error("the tag exists, or it was tried again")
+		}
+	})
+
+	t.Run("layer not needed", func(t *testing.T) {
+		content := bad(func(c *Content) { c.Added = []v1.Layer{brokenLayer{c.Added[0]}} })
+		if err := push("app:3", content); err != nil {
+			t.Error(err)
 		}
 	})
 
@@ -404,40 +486,59 @@ func TestPushContent(t *testing.T) {
 	})
 }
 
-type brokenLayer struct{ v1.Layer }
+// A brokenLayer cannot be opened, a breakingLayer not be read.
+type (
+	brokenLayer   struct{ v1.Layer }
+	breakingLayer struct{ v1.Layer }
+)
 
-func (brokenLayer) Compressed() (io.ReadCloser, error) {
-	return nil, fmt.Errorf("disk on fire")
+func (brokenLayer) Compressed() (io.ReadCloser, error) { return nil, indexError{} }
+
+func (breakingLayer) Compressed() (io.ReadCloser, error) {
+	return io.NopCloser(io.MultiReader(strings.NewReader("some"), iotest.ErrReader(indexError{}))), nil
 }
 
-func TestCheckPush(t *testing.T) {
+// An indexError is one of a network, but not the registry's.
+type indexError struct{}
+
+func (indexError) Error() string { return "http://me:secret@127.0.0.1:9/simple: connection refused" }
+func (indexError) Hint() string  { return "check the index" }
+func (indexError) Unwrap() error { return syscall.ECONNREFUSED }
+
+// TestPrivateAddress has a registry that wants uploads to go to a private address.
+func TestPrivateAddress(t *testing.T) {
 	s := newServer(t)
-	dst := s.ref(t, "app:1")
-	if err := s.client(Options{}).CheckPush(t.Context(), dst); err != nil {
-		t.Error(err)
-	}
-	wantRequests(t, s, map[string]int{"GET ping": 1, "POST uploads": 1, "DELETE uploads": 1})
-	s.fault = func(w http.ResponseWriter, _ *http.Request, kind string) bool {
+	img := s.putImage(t, "app:1")
+	s.fault = func(w http.ResponseWriter, r *http.Request, kind string) bool {
 		if kind == "POST uploads" {
-			deny(w, 403, "DENIED")
-		}
-		return kind == "POST uploads"
-	}
-	err := s.client(Options{}).CheckPush(t.Context(), dst)
-	e, ok := err.(*Error)
-	if !ok || e.Hint() != "check that the account you logged in with may push to "+s.host()+"/app" {
-		t.Errorf("got %v", err)
-	}
-	s.fault = func(w http.ResponseWriter, _ *http.Request, kind string) bool {
-		if kind == "POST uploads" {
-			w.Header().Set("Location", "http://169.254.169.254/x")
+			w.Header().Set("Location", "http://10.0.0.1"+r.URL.Path+"x")
 			w.WriteHeader(202)
 		}
 		return kind == "POST uploads"
 	}
-	err = s.client(Options{}).CheckPush(t.Context(), dst)
-	if err == nil || !strings.HasSuffix(err.Error(), "127.0.0.1 redirects to the private address 169.254.169.254") {
+	store := roundTripper(func(r *http.Request) (*http.Response, error) {
+		if r.URL.Host == "10.0.0.1" {
+			r = r.Clone(r.Context())
+			r.URL.Host = s.host()
+		}
+		return http.DefaultTransport.RoundTrip(r)
+	})
+	push := func(o Options) error {
+		o.Transport = store
+		c := s.client(o)
+		_, err := c.Push(t.Context(), s.ref(t, "app:2"), s.open(t, c, "app:1"), wrapped(t, img))
+		return err
+	}
+	err := push(Options{})
+	e, ok := err.(*Error)
+	if !ok || !strings.HasSuffix(e.Error(), ": 127.0.0.1 redirects to the private address 10.0.0.1") || !strings.Contains(e.Hint(), "--insecure") {
 		t.Errorf("got %v", err)
+	}
+	if len(s.waits) > 0 {
+		t.Error("tried again")
+	}
+	if err := push(Options{Insecure: true}); err != nil {
+		t.Error(err)
 	}
 }
 

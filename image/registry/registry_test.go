@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/iotest"
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/authn"
@@ -266,6 +267,8 @@ func TestParse(t *testing.T) {
 	c := New(Options{})
 	for in, want := range map[string]string{
 		"app":                                   "index.docker.io/library/app:latest",
+		"docker:dind":                           "index.docker.io/library/docker:dind",
+		"host.test/oci:1":                       "host.test/oci:1",
 		"127.0.0.1:5000/team/app:1.0":           "127.0.0.1:5000/team/app:1.0",
 		"a/b@sha256:" + strings.Repeat("0", 64): "index.docker.io/a/b@sha256:" + strings.Repeat("0", 64),
 	} {
@@ -283,12 +286,21 @@ func TestParse(t *testing.T) {
 		"app:1 0":                "a reference is",
 		"app\n":                  "a reference is",
 		strings.Repeat("a", 300): "a reference is",
+		"docker-archive:x.tar":   "skopeo copy docker-archive:x.tar docker://",
+		"docker-daemon:app:1":    "skopeo copy",
+		"oci:/x":                 "skopeo copy",
+		"oci:x:tag":              "skopeo copy",
+		"oci-archive:X.tar":      "skopeo copy",
+		"dir:///x":               "skopeo copy",
 	} {
 		got, err := c.Parse(in)
 		e, ok := err.(*UsageError)
 		if !ok {
 			t.Errorf("%q: %v, %v", in, got, err)
 			continue
+		}
+		if strings.Contains(e.Error(), "only registries are supported") != strings.Contains(hint, "skopeo") {
+			t.Errorf("%q: %v", in, e)
 		}
 		if !strings.Contains(e.Hint(), hint) || strings.Contains(e.Error(), "\n") {
 			t.Errorf("%q: %v; %v", in, e, e.Hint())
@@ -487,6 +499,34 @@ func TestLayer(t *testing.T) {
 		})
 	}
 
+	t.Run("cut often, but not soon", func(t *testing.T) {
+		want := bytes.Repeat([]byte("0123456789abcdef"), 10*progress/16)
+		digest, size, _ := v1.SHA256(bytes.NewReader(want))
+		broken := 0
+		client := &http.Client{Transport: roundTripper(func(r *http.Request) (*http.Response, error) {
+			broken++
+			from := 0
+			rec := httptest.NewRecorder()
+			if _, err := fmt.Sscanf(r.Header.Get("Range"), "bytes=%d-", &from); err == nil {
+				rec.Header().Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", from, size-1, size))
+				rec.WriteHeader(206)
+			}
+			resp := rec.Result()
+			resp.ContentLength = size - int64(from)
+			resp.Body = io.NopCloser(io.MultiReader(bytes.NewReader(want[from:from+progress]), iotest.ErrReader(io.ErrUnexpectedEOF)))
+			return resp, nil
+		})}
+		wait := func(ctx context.Context, _ time.Duration, _ error) error { return ctx.Err() }
+		rc, err := newBlobReader(t.Context(), client, wait, s.ref(t, "app:1").Context(), v1.Descriptor{Digest: digest, Size: size})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer rc.Close()
+		if got, err := io.ReadAll(rc); err != nil || !bytes.Equal(got, want) || broken != 10 {
+			t.Errorf("%d bytes in %d pieces, %v", len(got), broken, err)
+		}
+	})
+
 	t.Run("canceled", func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		s.fault = func(w http.ResponseWriter, _ *http.Request, _ string) bool {
@@ -502,7 +542,7 @@ func TestLayer(t *testing.T) {
 			_, err = io.ReadAll(rc)
 			rc.Close()
 		}
-		if err == nil || !strings.HasSuffix(err.Error(), im.Name+": canceled") {
+		if err == nil || !strings.HasSuffix(err.Error(), im.Name+": interrupted") {
 			t.Errorf("got %v", err)
 		}
 	})

@@ -10,7 +10,9 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"regexp"
 	"strconv"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -34,6 +36,39 @@ func sleep(ctx context.Context, d time.Duration) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+}
+
+// A subject is what a context's requests are made for.
+type subject struct {
+	what string // "opening app:1"
+
+	mu   sync.Mutex
+	told map[string]bool // causes to wait
+}
+
+type subjectKey struct{}
+
+func about(ctx context.Context, what string) context.Context {
+	return context.WithValue(ctx, subjectKey{}, &subject{what: what, told: make(map[string]bool)})
+}
+
+// localPort is the part of a network error that differs from one connection to
+// the next.
+var localPort = regexp.MustCompile(`:\d+->`)
+
+// news says in a line what went wrong with a context's subject, and whether this
+// is the first time that it did.
+func news(ctx context.Context, cause error) (text string, first bool) {
+	text = localPort.ReplaceAllString(redact(cause), "->")
+	s, ok := ctx.Value(subjectKey{}).(*subject)
+	if !ok {
+		return text, true
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	first = !s.told[text]
+	s.told[text] = true
+	return s.what + ": " + text, first
 }
 
 // backoff is the time to wait after a failed attempt, counted from 0, and
@@ -132,6 +167,9 @@ func permanent(err error) bool {
 	}
 	// net/http's client makes http.ErrSchemeMismatch of this one.
 	if _, ok := errors.AsType[tls.RecordHeaderError](err); ok {
+		return true
+	}
+	if _, ok := errors.AsType[*privateError](err); ok {
 		return true
 	}
 	_, alert := errors.AsType[tls.AlertError](err)
