@@ -147,7 +147,7 @@ func (m cnbMetadata) process(name string, args []string, env environ) (cnbProces
 func (r *resolver) cnbEnv(env environ, dir string, old bool) environ {
 	for _, file := range r.list(dir) {
 		b, err := r.ReadFile(path.Join(dir, file))
-		if err != nil || len(b) > maxValue {
+		if err != nil || len(b) > maxValue || !r.spend(1) {
 			continue
 		}
 		name, action, _ := strings.Cut(file, ".")
@@ -172,7 +172,9 @@ func (r *resolver) cnbEnv(env environ, dir string, old bool) environ {
 		default:
 			continue
 		}
-		env = env.with(name, value)
+		if len(value) <= maxWord {
+			env = env.with(name, value)
+		}
 	}
 	return env
 }

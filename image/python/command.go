@@ -7,6 +7,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/imgwrap/imgwrap/image/scan"
 )
 
 // maxSteps bounds the commands and statements that are followed, as scripts
@@ -67,108 +69,115 @@ var pythonName = regexp.MustCompile(`^(python|pypy)([23](\.[0-9]+)?t?)?$`)
 type resolver struct {
 	image
 	budget int
+	venvs  []string // the image's pyvenv.cfg files, once they were looked for
 }
 
-// run follows a command until an interpreter is started.
+// spend takes n steps off the budget and reports whether that much was left.
+func (r *resolver) spend(n int) bool {
+	r.budget -= n
+	return r.budget >= 0
+}
+
+// run follows a command until an interpreter is started, or it is not known how
+// to go on.
 func (r *resolver) run(p process) outcome {
 	for {
-		if r.budget--; r.budget < 0 || p.depth > 20 {
+		if !r.spend(1) || p.depth > 20 {
 			return p.opaque("the command leads through too many scripts")
 		}
 		if len(p.args) == 0 || p.args[0] == "" {
 			return p.opaque("the image has no command")
 		}
 		name := path.Base(p.args[0])
-		if next, ok := r.launcher(name, p); ok {
-			if next.opaque != "" {
-				return next
+		next, ok := r.launcher(name, p)
+		if !ok {
+			if shells[name] {
+				return r.shell(p)
 			}
-			p = next.process
-			continue
-		}
-		if shells[name] || name == "busybox" && len(p.args) > 1 && shells[p.args[1]] {
-			if name == "busybox" {
+			if name == "busybox" && len(p.args) > 1 && shells[p.args[1]] {
 				p.args = p.args[1:]
+				return r.shell(p)
 			}
-			return r.shell(p)
-		}
-		if programs, source, ok := r.manager(p, name, p.args[1:]); ok {
-			return r.programs(p, name, source, programs)
-		}
-		file := r.lookPath(p.args[0], p.env.get("PATH"), p.dir)
-		if file == "" {
-			if strings.Contains(p.args[0], "/") {
-				return p.opaque("%s is not an executable file in the image", absolute(p.dir, p.args[0]))
+			if programs, source, ok := r.manager(p, name, p.args[1:]); ok {
+				return r.programs(p, name, source, programs)
 			}
-			return p.opaque("%s is not on the image's PATH", p.args[0])
+			next = r.execute(p)
 		}
-		if !strings.Contains(p.args[0], "/") {
-			p.step("%s is %s, by PATH", p.args[0], file)
+		if next.python != "" || next.opaque != "" {
+			return next
 		}
-		f, err := r.Stat(file)
-		if err != nil {
-			return p.opaque("%s can't be read: %v", file, err)
-		}
-		if f.Path == cnbLauncher {
-			next := r.buildpack(p, path.Base(file))
-			if next.opaque != "" {
-				return next
-			}
-			p = next.process
-			continue
-		}
-		if name == "lambda-entrypoint.sh" {
-			p.form(newForm(Lambda, file))
-		}
-		head := f.Content
-		isPython := pythonName.MatchString(path.Base(file)) || pythonName.MatchString(path.Base(f.Path))
-		switch {
-		case bytes.HasPrefix(head, []byte("#!")):
-			line, ok := shebang(head)
-			if !ok {
-				return p.opaque("%s has a first line that names no interpreter", file)
-			}
-			args := slices.Concat(line, []string{file}, p.args[1:])
-			switch base := path.Base(line[0]); {
-			case shells[base]:
-				if form, ok := packed(f); ok {
-					p.form(form)
-					return p.opaque("%s is a shell script that looks for a Python to run itself with", file)
-				}
-				return r.script(p, args, f.Content, f.Complete)
-			case base == "execlineb":
-				next := r.execline(p, file, string(f.Content))
-				if next.opaque != "" {
-					return next
-				}
-				p = next.process
-				p.depth++
-				continue
-			}
-			p.step("%s has the first line #!%s", file, quote(line))
-			p.args = args
-			p.depth++
-		case isPython:
-			p.args = slices.Concat([]string{file}, p.args[1:])
-			return r.interpreted(p, file)
-		case path.Base(file) == "uwsgi":
-			// The pip-installed uWSGI embeds the Python beside it.
-			python := r.lookPath("python", path.Dir(file), "/")
-			if python == "" {
-				return p.opaque("%s has a Python built in that can't be told", file)
-			}
-			p.step("%s embeds the Python of %s", file, python)
-			out := p.found(python)
-			out.embedded = true
-			return out
-		default:
-			if form, ok := packed(f); ok {
-				p.form(form)
-				return p.opaque("%s", form.Reason)
-			}
-			return p.opaque("%s is not a Python program", file)
-		}
+		p = next.process
 	}
+}
+
+// execute follows the file that a command names. The outcome is a command to
+// follow further if it is neither an interpreter nor opaque.
+func (r *resolver) execute(p process) outcome {
+	file := r.lookPath(p.args[0], p.env.get("PATH"), p.dir)
+	if file == "" {
+		if strings.Contains(p.args[0], "/") {
+			return p.opaque("%s is not an executable file in the image", absolute(p.dir, p.args[0]))
+		}
+		return p.opaque("%s is not on the image's PATH", p.args[0])
+	}
+	if !strings.Contains(p.args[0], "/") {
+		p.step("%s is %s, by PATH", p.args[0], file)
+	}
+	f, err := r.Stat(file)
+	if err != nil {
+		return p.opaque("%s can't be read: %v", file, err)
+	}
+	form, isPacked := packed(f)
+	switch name := path.Base(file); {
+	case f.Path == cnbLauncher:
+		return r.buildpack(p, name)
+	case bytes.HasPrefix(f.Content, []byte("#!")):
+		return r.executeScript(p, file, f)
+	case pythonName.MatchString(name) || pythonName.MatchString(path.Base(f.Path)):
+		p.args = slices.Concat([]string{file}, p.args[1:])
+		return r.interpreted(p, file)
+	case name == "uwsgi":
+		// The pip-installed uWSGI embeds the Python beside it.
+		python := r.lookPath("python", path.Dir(file), "/")
+		if python == "" {
+			return p.opaque("%s has a Python built in that can't be told", file)
+		}
+		p.step("%s embeds the Python of %s", file, python)
+		out := p.found(python)
+		out.embedded = true
+		return out
+	case isPacked:
+		p.form(form)
+		return p.opaque("%s", form.Reason)
+	}
+	return p.opaque("%s is not a Python program", file)
+}
+
+// executeScript follows a file that begins with "#!".
+func (r *resolver) executeScript(p process, file string, f scan.File) outcome {
+	line, ok := shebang(f.Content)
+	if !ok {
+		return p.opaque("%s has a first line that names no interpreter", file)
+	}
+	if path.Base(file) == "lambda-entrypoint.sh" {
+		p.form(newForm(Lambda, file))
+	}
+	args := slices.Concat(line, []string{file}, p.args[1:])
+	switch name := path.Base(line[0]); {
+	case name == "execlineb":
+		p.depth++
+		return r.execline(p, file, string(f.Content))
+	case shells[name]:
+		if form, ok := packed(f); ok {
+			p.form(form)
+			return p.opaque("%s; it looks for an interpreter when it starts", form.Reason)
+		}
+		return r.script(p, args, f.Content, f.Complete)
+	}
+	p.step("%s has the first line #!%s", file, quote(line))
+	p.args = args
+	p.depth++
+	return outcome{process: p}
 }
 
 // interpreted returns the outcome of starting an interpreter, unless the

@@ -93,7 +93,10 @@ func (r *resolver) projectVenvs(tool string, options []string, dir string, env e
 func (r *resolver) cachedVenvs(tool, dir string, env environ) []string {
 	homes := []string{env.get("WORKON_HOME"), env.get("POETRY_VIRTUALENVS_PATH")}
 	var all, own []string
-	for _, cfg := range r.Find(func(name []byte) bool { return string(name) == "pyvenv.cfg" }) {
+	if r.venvs == nil {
+		r.venvs = r.Find(isPyvenv)
+	}
+	for _, cfg := range r.venvs {
 		venv := path.Dir(cfg)
 		if home := path.Dir(venv); path.Base(home) == "virtualenvs" || slices.Contains(homes, home) {
 			all = append(all, venv)

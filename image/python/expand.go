@@ -289,7 +289,7 @@ func (s *shell) output(stmts []*syntax.Stmt) (string, bool) {
 }
 
 func (s *shell) print(stmt *syntax.Stmt) (string, bool) {
-	if s.budget--; s.budget < 0 {
+	if !s.spend(1) {
 		return "", false
 	}
 	switch c := stmt.Cmd.(type) {

@@ -30,6 +30,8 @@ func Interpreters(config Config, files Files) []Installation {
 	return list
 }
 
+func isPyvenv(name []byte) bool { return string(name) == "pyvenv.cfg" }
+
 // interpreters finds the interpreters of an image, one for each environment.
 func (im image) interpreters(env environ) []Interpreter {
 	var list []Interpreter
@@ -43,7 +45,7 @@ func (im image) interpreters(env environ) []Interpreter {
 			list = append(list, i)
 		}
 	}
-	for _, cfg := range im.Find(func(name []byte) bool { return string(name) == "pyvenv.cfg" }) {
+	for _, cfg := range im.Find(isPyvenv) {
 		if p := im.pythonIn(path.Join(path.Dir(cfg), "bin"), ""); p != "" {
 			add(p, "virtual environment, by "+cfg)
 		}

@@ -76,6 +76,9 @@ func (r *resolver) programs(p process, manager, source string, programs []progra
 	if len(programs) == 0 {
 		return p.opaque("%s starts the programs of a configuration that was not found", manager)
 	}
+	if !r.spend(len(programs)) {
+		return p.opaque("%s starts too many programs", manager)
+	}
 	var first *outcome
 	var names []string
 	var choices []Candidate
@@ -295,12 +298,15 @@ func parseINI(text string) map[string]map[string]string {
 }
 
 // glob returns the files that match a pattern, sorted.
-func (im image) glob(pattern string) []string {
+func (r *resolver) glob(pattern string) []string {
 	found := []string{"/"}
 	for part := range strings.SplitSeq(strings.Trim(pattern, "/"), "/") {
 		var next []string
 		for _, dir := range found {
-			for _, name := range im.list(dir) {
+			if !r.spend(1) {
+				return nil
+			}
+			for _, name := range r.list(dir) {
 				if ok, _ := path.Match(part, name); ok {
 					next = append(next, path.Join(dir, name))
 				}

@@ -209,7 +209,7 @@ func (s *shell) branch(list []*syntax.Stmt) {
 }
 
 func (s *shell) stmt(stmt *syntax.Stmt) {
-	if s.budget--; s.budget < 0 {
+	if !s.spend(1) {
 		s.ended, s.exhausted = true, true
 		return
 	}

@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"encoding/binary"
 	"io"
+	"maps"
 	"path"
+	"slices"
 	"strings"
 )
 
@@ -83,21 +85,26 @@ var packers = map[string]string{
 	"<nuitka_module_loader>":  Nuitka,
 }
 
-// packer returns the name of the tool that made an executable of a Python
-// program, nothing if none did.
-func (b *builder) packer(body io.Reader) (found []string, err error) {
-	var needles []string
-	for n := range packers {
-		needles = append(needles, n)
-	}
-	err = b.search(body, 32, func(at []byte) {
-		for n, tool := range packers {
-			if found == nil && bytes.HasPrefix(at, []byte(n)) {
-				found = []string{tool}
-			}
+// nuitkaPath is in Nuitka's programs that run with an installed Python, as
+// modules do, and read PYTHONPATH.
+const nuitkaPath = "NUITKA_PYTHONPATH"
+
+// packer returns the name of the tool that put a Python program and its
+// interpreter into an executable, nothing if none did.
+func (b *builder) packer(body io.Reader) ([]string, error) {
+	needles := slices.AppendSeq([]string{nuitkaPath}, maps.Keys(packers))
+	found := map[string]bool{}
+	err := b.search(body, 32, func(at []byte) {
+		for _, n := range needles {
+			found[n] = found[n] || bytes.HasPrefix(at, []byte(n))
 		}
 	}, needles...)
-	return found, err
+	for n, tool := range packers {
+		if found[n] && !(tool == Nuitka && found[nuitkaPath]) {
+			return []string{tool}, err
+		}
+	}
+	return nil, err
 }
 
 // search calls found for each place of a needle in r with what begins there:

@@ -341,6 +341,8 @@ func TestInside(t *testing.T) {
 		{"app/x.whl: " + zipOf(t, "", "__main__.py"), "", nil},
 		{"+x app/one: " + elf + "MEI\x0c\x0b\x0a\x0b\x0e" + elf, "\x7fELF", []string{PyInstaller}},
 		{"+x app/two: " + elf + "NUITKA_ONEFILE_PARENT", "\x7fELF", []string{Nuitka}},
+		{"+x app/two.bin: " + elf + "<nuitka_module_loader>", "\x7fELF", []string{Nuitka}},
+		{"+x app/with-python: " + elf + "<nuitka_module_loader>" + elf + "NUITKA_PYTHONPATH", "\x7fELF", nil},
 		{"+x app/three: " + elf, "\x7fELF", nil},
 		{"+x usr/bin/three: " + elf + "NUITKA_ONEFILE_PARENT", "\x7fELF", nil},
 	} {
