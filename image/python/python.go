@@ -5,9 +5,11 @@
 //
 // What is executed is followed as the kernel and the shell would: ENTRYPOINT
 // and CMD, launchers such as tini or env, PATH, symbolic links, first lines of
-// scripts, and the commands of shell scripts as far as they are fixed. Where
-// that ends, the image is searched for interpreters; the result then says that
-// it is not sure, or is an error that lists the choices.
+// scripts, and the commands of shell scripts as far as they are fixed; tools
+// that choose an environment, such as pyenv or poetry; the processes of Cloud
+// Native Buildpacks and of process managers. Where that ends, the image is
+// searched for interpreters; the result then says that it is not sure, or is
+// an error that lists the choices.
 package python
 
 import (
