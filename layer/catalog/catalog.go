@@ -2,13 +2,14 @@
 // image: for each, the wheels to the byte, what they require, and what each
 // instrumentation instruments.
 //
-// The releases are JSON files, one each. The generator in the folder generate
-// writes them from the package index, and layer/bundle/record adds the layers
-// they build to; nothing in them is written by hand. After a change of them
+// The releases are JSON files, one each, and what was found out by running them
+// is in proven.json. Nothing in these is written by hand. In the root of the
+// repository
 //
-//	go generate ./layer/catalog
-//
-// writes catalog.bin, the form that is embedded in the program.
+//	layer/catalog/generate/generate.py   locks the releases from the package index
+//	go run ./layer/bundle/record         adds the layers they build to
+//	layer/catalog/generate/prove.py      runs them
+//	go generate ./layer/catalog          writes catalog.bin, which the program embeds
 package catalog
 
 import (
@@ -63,6 +64,12 @@ type Release struct {
 	// opentelemetry-instrument has an option, in the order of its help (which
 	// groups them by distribution; here the API comes first).
 	Environment []string `json:"environment"`
+
+	// Trials is what was run of the release with packages that its bounds
+	// refuse, sorted by distribution and Python; see [Release.Proven]. Only
+	// releases since 1.28.0 have any: before, OpenTelemetry enforces its
+	// bounds when it starts.
+	Trials []Trial `json:"-"`
 }
 
 // Python is the range of Python minors that a release serves, both included.
@@ -119,7 +126,8 @@ func Load() (*Catalog, error) {
 	return unpack(packed)
 }
 
-// Read reads a catalog from its JSON files, in the folder releases.
+// Read reads a catalog from its JSON files: those in the folder releases, and
+// proven.json. Trials of other bytes than a release now has are left out.
 func Read(fsys fs.FS) (*Catalog, error) {
 	names, err := fs.Glob(fsys, "releases/*.json")
 	if err != nil {
@@ -140,7 +148,37 @@ func Read(fsys fs.FS) (*Catalog, error) {
 	slices.SortFunc(catalog.Releases, func(a, b *Release) int {
 		return versions[b].Compare(versions[a])
 	})
+	proofs, err := readProofs(fsys)
+	if err != nil {
+		return nil, fmt.Errorf("reading %s of the catalog: %w", provenFile, err)
+	}
+	for _, r := range catalog.Releases {
+		for _, p := range proofs {
+			if p.Release == r.Version && p.DiffID == r.Layer.DiffID {
+				r.Trials = p.Trials
+			}
+		}
+	}
 	return catalog, nil
+}
+
+const provenFile = "proven.json"
+
+// proof is a release's entry in proven.json.
+type proof struct {
+	Release string  `json:"release"`
+	DiffID  string  `json:"diff_id"` // of the bundle layer that was run
+	Trials  []Trial `json:"trials"`
+}
+
+func readProofs(fsys fs.FS) ([]proof, error) {
+	data, err := fs.ReadFile(fsys, provenFile)
+	if err != nil {
+		return nil, err
+	}
+	var proofs []proof
+	err = json.Unmarshal(data, &proofs)
+	return proofs, err
 }
 
 func readRelease(fsys fs.FS, name string) (*Release, error) {

@@ -42,7 +42,7 @@ func TestLoadErrors(t *testing.T) {
 		"no version":        `{"contrib": "0.1b0"}`,
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, err := Read(fstest.MapFS{"releases/1.0.0.json": {Data: []byte(content)}})
+			_, err := Read(fstest.MapFS{"releases/1.0.0.json": {Data: []byte(content)}, provenFile: {Data: []byte("[]")}})
 			if err == nil || !strings.Contains(err.Error(), "1.0.0.json") {
 				t.Errorf("load() = %v, want an error that names the file", err)
 			}

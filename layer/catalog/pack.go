@@ -100,6 +100,10 @@ func (p *packer) release(r *Release) {
 		p.flag(&i.Always)
 	})
 	p.list(&r.Propagators, &r.TracesExporters, &r.MetricsExporters, &r.LogsExporters, &r.Environment)
+	slice(p, &r.Trials, func(t *Trial) {
+		p.text(&t.Distribution, &t.Python)
+		p.list(&t.Worked, &t.Failed)
+	})
 }
 
 func (p *packer) text(fields ...*string) {
@@ -162,7 +166,9 @@ func number[T int | int64](p *packer, n *T) {
 
 func slice[T any](p *packer, s *[]T, element func(*T)) {
 	if p.reading {
-		*s = make([]T, p.count())
+		if n := p.count(); n > 0 {
+			*s = make([]T, n)
+		}
 	} else {
 		p.fields = binary.AppendUvarint(p.fields, uint64(len(*s)))
 	}
