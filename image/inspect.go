@@ -31,7 +31,8 @@ type Inspection struct {
 	Command       *Command       `json:"command,omitempty"`
 	Sites         []string       `json:"sites"` // of sys.path, without the standard library
 	Distributions []Distribution `json:"distributions"`
-	Shadowed      []Distribution `json:"shadowed"` // never imported: another of that name comes first
+	Shadowed      []Distribution `json:"shadowed"`     // never imported: another of that name comes first
+	Interpreters  []Installation `json:"interpreters"` // every Python in the image
 	Warnings      []string       `json:"warnings"`
 }
 
@@ -47,6 +48,13 @@ type Distribution struct {
 	Name    string `json:"name"`
 	Version string `json:"version"`
 	Path    string `json:"path"` // of its metadata
+}
+
+// Installation is a Python in an image, whether the command starts it or not.
+type Installation struct {
+	Interpreter
+	Sites         []string `json:"sites"`
+	Distributions int      `json:"distributions"`
 }
 
 // Inspect looks into an image. An image without Python, or with several
@@ -71,10 +79,14 @@ func (w *Wrapper) Inspect(ctx context.Context, ref, interpreter string) (*Inspec
 		Sites:         []string{},
 		Distributions: []Distribution{},
 		Shadowed:      []Distribution{},
+		Interpreters:  []Installation{},
 		Warnings:      []string{},
 	}
 	if labels := im.Config.Config.Labels; src.wrapped != nil {
 		in.Wrapped = &Wrapped{labels[LabelSource], labels[LabelRelease], labels[LabelVersion]}
+	}
+	for _, i := range python.Interpreters(src.pythonConfig(), src.files) {
+		in.Interpreters = append(in.Interpreters, Installation{newInterpreter(i.Interpreter), list(i.Sites), i.Distributions})
 	}
 	env, err := src.inspect(interpreter)
 	var none *python.NoPythonError

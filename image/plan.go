@@ -202,9 +202,8 @@ func plan(src source, opts Options, c *catalog.Catalog, bundled func(*catalog.Re
 		Warnings:         list(env.Warnings),
 		destination:      destination,
 	}
-	config := src.parsed.Config
-	image := environ(config.Env)
-	ready := assess(runConfig{slices.Concat(config.Entrypoint, config.Cmd), image}, env)
+	image := environ(src.parsed.Config.Env)
+	ready := assess(env, image)
 	if ready.refused != nil {
 		return nil, ready.refused
 	}
@@ -221,6 +220,9 @@ func plan(src source, opts Options, c *catalog.Catalog, bundled func(*catalog.Re
 	p.Release = Release{choice.Release.Version, choice.Release.Contrib, choice.Reason, refused(choice.Refused)}
 	for _, conflict := range choice.Allowed {
 		p.Warnings = append(p.Warnings, "allowed conflict: "+conflict.String())
+	}
+	for _, conflict := range choice.Proven {
+		p.Warnings = append(p.Warnings, fmt.Sprintf("beyond the bounds: %s; this release was run with that version and worked (--bounds strict refuses it)", conflict))
 	}
 
 	own := map[string]bool{}
@@ -256,7 +258,9 @@ func plan(src source, opts Options, c *catalog.Catalog, bundled func(*catalog.Re
 	if err != nil {
 		return nil, err
 	}
-	p.Entrypoint = append([]string{launcher.command}, src.parsed.Config.Entrypoint...)
+	if !ready.keepEntrypoint {
+		p.Entrypoint = append([]string{launcher.command}, src.parsed.Config.Entrypoint...)
+	}
 	p.launch, err = p.launchLayer(src, choice, launcher, ready, opts.Version)
 	if err != nil {
 		return nil, err
@@ -500,8 +504,7 @@ func (p *Plan) write(src source, choice *instrument.Choice, opts Options) error 
 		LabelOrigin:  rewrite.Origin(src.image.Manifest, src.image.Config),
 	}
 	edit := rewrite.Edit{
-		Entrypoint: p.Entrypoint,
-		Labels:     labels,
+		Labels: labels,
 		Annotations: map[string]string{
 			AnnotationBaseName:   base,
 			AnnotationBaseDigest: src.image.Digest().String(),
@@ -514,13 +517,15 @@ func (p *Plan) write(src source, choice *instrument.Choice, opts Options) error 
 			edit.Notes = append(edit.Notes, "ENV "+v.Name+"="+v.Value)
 		}
 	}
-	entrypoint, err := json.Marshal(p.Entrypoint)
-	if err != nil {
-		return fmt.Errorf("writing the entry point: %w", err)
+	if !slices.Equal(p.Entrypoint, src.parsed.Config.Entrypoint) {
+		entrypoint, err := json.Marshal(p.Entrypoint)
+		if err != nil {
+			return fmt.Errorf("writing the entry point: %w", err)
+		}
+		edit.Entrypoint = p.Entrypoint
+		edit.Notes = append(edit.Notes, "ENTRYPOINT "+string(entrypoint))
 	}
-	edit.Notes = append(edit.Notes,
-		"ENTRYPOINT "+string(entrypoint),
-		"LABEL "+strings.Join(append(slices.Sorted(maps.Keys(labels)), LabelSeal), " "))
+	edit.Notes = append(edit.Notes, "LABEL "+strings.Join(append(slices.Sorted(maps.Keys(labels)), LabelSeal), " "))
 	for _, l := range []struct {
 		kind, content string
 		layer         *layer.Layer

@@ -16,21 +16,22 @@ type readiness struct {
 	// pathFile is the .pth file that has to lead to the loader, because the
 	// interpreter will not look at PYTHONPATH; "" if it will.
 	pathFile string
+	// keepEntrypoint is set if nothing can run before the image's own entry
+	// point.
+	keepEntrypoint bool
 	// envCleared is set if the settings have to come from the loader, as the
 	// command clears its environment.
 	envCleared bool
 	env        []Variable // settings that the command needs to send spans at all
 }
 
-// lambdaEntrypoint is how AWS's base images for Lambda start.
-const lambdaEntrypoint = "/lambda-entrypoint.sh"
-
 // foreignAgents are launchers of other agents: two at once patch the same
 // functions.
 var foreignAgents = []string{"ddtrace-run", "newrelic-admin", "elasticapm-run"}
 
 // assess judges whether telemetry can be loaded into what the image starts.
-func assess(config runConfig, env *python.Environment) readiness {
+// variables are those of the image's config.
+func assess(env *python.Environment, variables map[string]string) readiness {
 	var r readiness
 	i, c := env.Interpreter, env.Command
 	warn := func(format string, args ...any) { r.warnings = append(r.warnings, fmt.Sprintf(format, args...)) }
@@ -40,9 +41,16 @@ func assess(config runConfig, env *python.Environment) readiness {
 		}
 	}
 
-	if slices.Contains(config.entrypoint, lambdaEntrypoint) {
-		refuse("for Lambda use AWS's OpenTelemetry layer and AWS_LAMBDA_EXEC_WRAPPER: its functions are frozen between calls, and spans with them",
-			"it is an AWS Lambda image, whose entry point must stay")
+	if f, ok := env.Form(python.Lambda); ok {
+		refuse("for Lambda use AWS's OpenTelemetry layer and AWS_LAMBDA_EXEC_WRAPPER: its functions are frozen between calls, and spans with them", "%s", f.Reason)
+	}
+	if f, ok := env.Form(python.Pex); ok {
+		refuse("build the app into a virtual environment instead (pex-tools venv, or pip), then wrap the image", "%s", f.Reason)
+	}
+	for _, f := range env.Forms {
+		if f.Kind != python.Lambda && f.Kind != python.Pex && f.Kind != python.Buildpack {
+			warn("%s", f.Reason)
+		}
 	}
 	if slices.Contains(foreignAgents, c.Agent) {
 		refuse("take it out of the command, then wrap the image", "the command starts another agent, %s", c.Agent)
@@ -64,7 +72,13 @@ func assess(config runConfig, env *python.Environment) readiness {
 		warn("the command starts opentelemetry-instrument itself; imgwrap's takes its place, so nothing is instrumented twice")
 	}
 
-	switch why := isolation(c); {
+	buildpack, built := env.Form(python.Buildpack)
+	r.keepEntrypoint = built
+	why := isolation(c)
+	if built {
+		why = buildpack.Reason
+	}
+	switch {
 	case why == "" || r.refused != nil:
 	case siteDirectory(env) == "":
 		refuse("let the interpreter read its environment", "%s, and no site directory of %s was found", why, i.Path)
@@ -74,7 +88,7 @@ func assess(config runConfig, env *python.Environment) readiness {
 		warn("%s: %s loads OpenTelemetry instead, into every program that %s runs", why, r.pathFile, i.Path)
 	}
 
-	if c.Program == "uwsgi" && config.env["UWSGI_ENABLE_THREADS"] == "" {
+	if c.Program == "uwsgi" && variables["UWSGI_ENABLE_THREADS"] == "" {
 		r.env = append(r.env, Variable{"UWSGI_ENABLE_THREADS", "1", "uWSGI"})
 		warn("uWSGI runs no threads unless told to, and spans are sent from one: UWSGI_ENABLE_THREADS=1 is set")
 	}
@@ -86,6 +100,8 @@ func isolation(c python.Command) string {
 	switch {
 	case c.EnvCleared:
 		return "the command clears its environment"
+	case c.PythonPathDropped:
+		return "the command sets PYTHONPATH anew"
 	case c.Isolated():
 		return fmt.Sprintf("Python runs with %s and ignores PYTHONPATH", strings.Join(c.Flags, " "))
 	}
@@ -102,10 +118,4 @@ func siteDirectory(env *python.Environment) string {
 		}
 	}
 	return ""
-}
-
-// runConfig is what assess needs of the image's config.
-type runConfig struct {
-	entrypoint []string
-	env        map[string]string
 }

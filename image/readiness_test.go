@@ -18,17 +18,42 @@ func TestAssess(t *testing.T) {
 	}
 	for _, tt := range []struct {
 		name     string
-		config   runConfig
+		env      map[string]string
 		edit     func(*python.Environment)
 		refused  string
 		warning  string
 		pathFile string
-		env      string
+		settings string
+		keep     bool
 	}{
 		{name: "nothing special", edit: func(*python.Environment) {}},
 		{
-			name: "Lambda", config: runConfig{entrypoint: []string{"/lambda-entrypoint.sh", "app.handler"}}, edit: func(*python.Environment) {},
+			name: "Lambda", edit: func(e *python.Environment) {
+				e.Forms = []python.Form{{Kind: python.Lambda, Reason: "it is an image for AWS Lambda"}}
+			},
 			refused: "AWS Lambda",
+		},
+		{
+			name: "pex", edit: func(e *python.Environment) {
+				e.Forms = []python.Form{{Kind: python.Pex, Reason: "/app.pex is a pex file"}}
+			},
+			refused: "/app.pex is a pex file",
+		},
+		{
+			name: "shiv", edit: func(e *python.Environment) {
+				e.Forms = []python.Form{{Kind: python.Shiv, Reason: "/app.pyz unpacks itself"}}
+			},
+			warning: "/app.pyz unpacks itself",
+		},
+		{
+			name: "buildpack", edit: func(e *python.Environment) {
+				e.Forms = []python.Form{{Kind: python.Buildpack, Reason: "/cnb/process/web sets the environment"}}
+			},
+			warning: "/cnb/process/web sets the environment", pathFile: "/opt/venv/lib/python3.11/site-packages/imgwrap.pth", keep: true,
+		},
+		{
+			name: "PYTHONPATH set anew", edit: func(e *python.Environment) { e.Command.PythonPathDropped = true },
+			warning: "sets PYTHONPATH anew", pathFile: "/opt/venv/lib/python3.11/site-packages/imgwrap.pth",
 		},
 		{name: "another agent", edit: func(e *python.Environment) { e.Command.Agent = "ddtrace-run" }, refused: "ddtrace-run"},
 		{name: "its own launcher", edit: func(e *python.Environment) { e.Command.Agent = "opentelemetry-instrument" }, warning: "takes its place"},
@@ -48,14 +73,14 @@ func TestAssess(t *testing.T) {
 			name: "isolated and nowhere to go", edit: func(e *python.Environment) { e.Command.Flags, e.Sites = []string{"-E"}, nil },
 			refused: "no site directory",
 		},
-		{name: "uWSGI", edit: func(e *python.Environment) { e.Command.Program = "uwsgi" }, warning: "uWSGI", env: "UWSGI_ENABLE_THREADS=1"},
+		{name: "uWSGI", edit: func(e *python.Environment) { e.Command.Program = "uwsgi" }, warning: "uWSGI", settings: "UWSGI_ENABLE_THREADS=1"},
 		{
-			name: "uWSGI with a decision of its own", config: runConfig{env: map[string]string{"UWSGI_ENABLE_THREADS": "0"}},
+			name: "uWSGI with a decision of its own", env: map[string]string{"UWSGI_ENABLE_THREADS": "0"},
 			edit: func(e *python.Environment) { e.Command.Program = "uwsgi" },
 		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			r := assess(tt.config, environment(tt.edit))
+			r := assess(environment(tt.edit), tt.env)
 			switch {
 			case (r.refused == nil) != (tt.refused == ""):
 				t.Errorf("refused: %v, want %q", r.refused, tt.refused)
@@ -65,6 +90,9 @@ func TestAssess(t *testing.T) {
 			if got := strings.Join(r.warnings, "\n"); !strings.Contains(got, tt.warning) || (got == "") != (tt.warning == "") {
 				t.Errorf("warnings %q, want %q", got, tt.warning)
 			}
+			if r.keepEntrypoint != tt.keep {
+				t.Errorf("keeps the entry point: %t, want %t", r.keepEntrypoint, tt.keep)
+			}
 			if r.pathFile != tt.pathFile {
 				t.Errorf("path file %q, want %q", r.pathFile, tt.pathFile)
 			}
@@ -72,8 +100,8 @@ func TestAssess(t *testing.T) {
 			for _, v := range r.env {
 				env = append(env, v.Name+"="+v.Value)
 			}
-			if got := strings.Join(env, " "); got != tt.env {
-				t.Errorf("environment %q, want %q", got, tt.env)
+			if got := strings.Join(env, " "); got != tt.settings {
+				t.Errorf("environment %q, want %q", got, tt.settings)
 			}
 		})
 	}

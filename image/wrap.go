@@ -137,7 +137,7 @@ func (w *Wrapper) open(ctx context.Context, ref string, check func(source) error
 		return nil, source{}, fmt.Errorf("%s: %w", ref, err)
 	}
 	if err := check(src); err != nil {
-		return nil, source{}, fmt.Errorf("%s: %w", ref, err)
+		return nil, source{}, err
 	}
 	src.files, err = w.read(ctx, im, len(src.parsed.RootFS.DiffIDs))
 	if failed := (*registry.Error)(nil); errors.As(err, &failed) {
@@ -150,10 +150,12 @@ func (w *Wrapper) open(ctx context.Context, ref string, check func(source) error
 
 // inspect finds out which Python the image starts.
 func (s *source) inspect(interpreter string) (*python.Environment, error) {
+	return python.Inspect(s.pythonConfig(), s.files, python.Options{Python: interpreter})
+}
+
+func (s *source) pythonConfig() python.Config {
 	c := s.parsed.Config
-	return python.Inspect(python.Config{
-		Entrypoint: c.Entrypoint, Cmd: c.Cmd, Env: c.Env, WorkingDir: c.WorkingDir, User: c.User,
-	}, s.files, python.Options{Python: interpreter})
+	return python.Config{Entrypoint: c.Entrypoint, Cmd: c.Cmd, Env: c.Env, WorkingDir: c.WorkingDir, User: c.User}
 }
 
 // unwrap goes back to the source of an image that is wrapped already: it is

@@ -60,7 +60,7 @@ func TestCorpus(t *testing.T) {
 			ref := host + "/" + app + ":1"
 			l.push(t, ref)
 			var stdout, stderr bytes.Buffer
-			code := run(t.Context(), []string{"plan", "-o", "json", ref}, streams{&stdout, &stderr, func(string) string { return "" }}, catalog.Load)
+			code := run(t.Context(), []string{"plan", "-o", "json", "--bounds", "strict", ref}, streams{&stdout, &stderr, func(string) string { return "" }}, catalog.Load)
 			var p image.Plan
 			if err := json.Unmarshal(stdout.Bytes(), &p); err != nil {
 				t.Fatalf("%v\n%s", err, stderr.String())

@@ -54,6 +54,12 @@ func writeInspection(w io.Writer, in *image.Inspection) error {
 	row("CMD", quoted(in.Cmd))
 	row("WORKDIR", in.WorkingDir)
 	row("USER", in.User)
+	if len(in.Interpreters) > 0 {
+		fmt.Fprintln(t, "\nPythons in it")
+	}
+	for _, i := range in.Interpreters {
+		row("  "+i.Path, fmt.Sprintf("%s %s, %d distributions", i.Implementation, i.Version, i.Distributions))
+	}
 	if in.Problem != "" {
 		row("python", in.Problem)
 		return t.Flush()

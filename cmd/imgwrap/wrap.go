@@ -4,12 +4,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/imgwrap/imgwrap/image"
+	"github.com/imgwrap/imgwrap/image/instrument"
 	"github.com/imgwrap/imgwrap/image/registry"
 )
 
@@ -18,6 +20,7 @@ type wrapFlags struct {
 	options        image.Options
 	logCorrelation bool
 	dryRun         bool
+	bounds         string
 	output
 }
 
@@ -30,6 +33,7 @@ func (f *wrapFlags) register(cmd *cobra.Command) {
 	flags.StringVar(&o.Instrument.Release, "release", "", "OpenTelemetry release, 1.27.0 or 0.48b0 (default: the newest that fits)")
 	flags.StringSliceVar(&o.Instrument.Instrument, "instrument", nil, "instrumentations to add to those that are found")
 	flags.StringSliceVar(&o.Instrument.Without, "without", nil, "instrumentations to leave out")
+	flags.StringVar(&f.bounds, "bounds", "", "strict: only releases whose every bound holds; proven: the newest that is known to work (default: strict, then proven)")
 	flags.StringSliceVar(&o.Instrument.AllowConflict, "allow-conflict", nil, "distributions of the image whose version may be outside what OpenTelemetry asks for")
 
 	s := &o.Settings
@@ -56,6 +60,10 @@ const maxEpoch = 253402300799
 func (f *wrapFlags) resolve(cmd *cobra.Command, getenv func(string) string) (image.Options, error) {
 	o := f.options
 	o.Version = imgwrapVersion()
+	o.Instrument.Bounds = instrument.Bounds(f.bounds)
+	if !slices.Contains([]instrument.Bounds{instrument.BoundsAuto, instrument.BoundsStrict, instrument.BoundsProven}, o.Instrument.Bounds) {
+		return image.Options{}, &usageError{fmt.Sprintf("--bounds %s", f.bounds), "use --bounds strict or --bounds proven"}
+	}
 	if cmd.Flags().Changed("log-correlation") {
 		o.Settings.LogCorrelation = strconv.FormatBool(f.logCorrelation)
 	}
@@ -159,7 +167,9 @@ func (a *app) wrapper() (w *image.Wrapper, done func(), err error) {
 		Insecure:  a.insecure,
 		Jobs:      a.jobs,
 		UserAgent: "imgwrap/" + imgwrapVersion(),
-		Waiting:   func(cause string, d time.Duration) { a.log.Warnf("%s; next try in %s", cause, d.Round(time.Second)) },
+		Waiting: func(cause string, d time.Duration) {
+			a.log.Warnf("%s; next try in %s", cause, d.Round(100*time.Millisecond))
+		},
 	})
 	w = &image.Wrapper{Registry: client, Catalog: c, Bundles: builder, Jobs: a.jobs}
 	if !a.terminal() {

@@ -47,8 +47,23 @@ type Environment struct {
 	Excluded map[string]string
 }
 
+// Bounds is how far the requirements of the core may be stretched.
+type Bounds string
+
+const (
+	// BoundsAuto prefers a release whose bounds hold and takes one that is
+	// proven only where there is none.
+	BoundsAuto Bounds = ""
+	// BoundsStrict takes none but releases whose bounds hold.
+	BoundsStrict Bounds = "strict"
+	// BoundsProven takes the newest release that is known to work with what
+	// the image has, whether by its bounds or by having been run.
+	BoundsProven Bounds = "proven"
+)
+
 // Options are what the user asked for.
 type Options struct {
+	Bounds        Bounds
 	Release       string   // only this release, "" for the newest that fits
 	Instrument    []string // these, whether their library is found or not
 	Without       []string // never these
@@ -61,8 +76,10 @@ type Choice struct {
 	Reason  string
 	Refused []Refusal // newer releases that do not fit, newest first
 
-	// Allowed are the conflicts that the user allowed.
-	Allowed []Conflict
+	// Allowed are the conflicts that the user allowed, and Proven those that
+	// are known to do no harm: the catalog's tests ran the release with the
+	// image's version.
+	Allowed, Proven []Conflict
 
 	Selected []Selection // sorted by name
 	LeftOut  []LeftOut   // sorted by name
@@ -206,28 +223,47 @@ func Choose(c *catalog.Catalog, env Environment, opts Options) (*Choice, error) 
 		}
 		candidates = []*catalog.Release{r}
 	}
+	tiers := []bool{false, true} // whether what is proven counts
+	switch opts.Bounds {
+	case BoundsStrict:
+		tiers = []bool{false}
+	case BoundsProven:
+		tiers = []bool{true}
+	}
 	var refused []Refusal
-	for _, r := range candidates {
-		v := newView(r, env, opts.AllowConflict)
-		if refusal, ok := v.core(newestPython(c)); !ok {
-			refused = append(refused, refusal)
-			continue
+	for _, proven := range tiers {
+		refused = nil
+		for _, r := range candidates {
+			v := newView(r, env, opts.AllowConflict, proven)
+			if refusal, ok := v.core(newestPython(c)); !ok {
+				refused = append(refused, refusal)
+				continue
+			}
+			choice, err := v.choose(opts)
+			if err != nil {
+				return nil, err
+			}
+			choice.Refused = refused
+			choice.Reason = choice.reason(opts)
+			return choice, nil
 		}
-		choice, err := v.choose(opts)
-		if err != nil {
-			return nil, err
-		}
-		choice.Refused = refused
-		choice.Reason = "newest release without a conflict"
-		if opts.Release != "" {
-			choice.Reason = "asked for, no conflict"
-		}
-		if len(choice.Allowed) > 0 {
-			choice.Reason = "a conflict is allowed"
-		}
-		return choice, nil
 	}
 	return nil, &NoReleaseError{Refused: refused}
+}
+
+// reason says in a few words why the release was chosen.
+func (c *Choice) reason(opts Options) string {
+	why := "newest release without a conflict"
+	switch {
+	case len(c.Allowed) > 0:
+		why = "newest release but for the allowed conflict"
+	case len(c.Proven) > 0:
+		why = "newest release that was run with what the image has, beyond its bounds"
+	}
+	if opts.Release != "" {
+		why = strings.Replace(why, "newest release", "asked for", 1)
+	}
+	return why
 }
 
 // installed is one distribution of the image as the rules need it.
@@ -246,11 +282,14 @@ type view struct {
 	bundle  map[string]catalog.Distribution // by normalised name
 	needed  map[string]bool                 // the bundle's distributions that take effect
 	allow   map[string]bool                 // distributions of the image that may conflict
-	allowed []Conflict                      // those that do
+	tier    bool                            // what is proven counts
+	allowed []Conflict
+	proven  []Conflict
 }
 
-func newView(r *catalog.Release, env Environment, allow []string) *view {
+func newView(r *catalog.Release, env Environment, allow []string, tier bool) *view {
 	v := &view{
+		tier:    tier,
 		allow:   map[string]bool{},
 		release: r,
 		env:     env,
@@ -349,14 +388,20 @@ func (v *view) core(newest []int) (Refusal, bool) {
 
 // need marks what a walk reached as taking effect in the image.
 func (v *view) need(w walk) {
-	for _, c := range w.allowed {
-		if !slices.Contains(v.allowed, c) {
-			v.allowed = append(v.allowed, c)
-		}
-	}
+	v.allowed = union(v.allowed, w.allowed)
+	v.proven = union(v.proven, w.proven)
 	for name := range w.reached {
 		v.needed[name] = true
 	}
+}
+
+func union(a, b []Conflict) []Conflict {
+	for _, c := range b {
+		if !slices.Contains(a, c) {
+			a = append(a, c)
+		}
+	}
+	return a
 }
 
 // walk follows the requirements of distributions of the bundle.
@@ -365,6 +410,7 @@ type walk struct {
 	visited   map[string]bool // the same with the extras they were reached with
 	conflicts []Conflict
 	allowed   []Conflict // those that the user allowed
+	proven    []Conflict // those that are known to do no harm
 }
 
 // visit follows one distribution's requirements and notes those that do not
@@ -398,9 +444,13 @@ func (w *walk) visit(v *view, name string, extras []string) {
 		}
 		required := pep508.Normalize(req.Name)
 		if c, ok := v.check(by, req, required); !ok {
-			if _, own := v.image[required]; own && v.allow[required] {
+			d, own := v.image[required]
+			switch {
+			case own && v.allow[required]:
 				w.allowed = append(w.allowed, c)
-			} else {
+			case own && v.tier && d.known && v.release.Proven(required, d.version, v.env.Python):
+				w.proven = append(w.proven, c)
+			default:
 				w.conflicts = append(w.conflicts, c)
 			}
 			continue
@@ -451,7 +501,7 @@ func (v *view) choose(opts Options) (*Choice, error) {
 			choice.Selected = append(choice.Selected, *s)
 		}
 	}
-	choice.Allowed = v.allowed
+	choice.Allowed, choice.Proven = v.allowed, v.proven
 	byName := func(a, b Selection) int { return cmp.Compare(a.Name, b.Name) }
 	slices.SortStableFunc(choice.Selected, byName)
 	slices.SortStableFunc(choice.LeftOut, func(a, b LeftOut) int { return cmp.Compare(a.Name, b.Name) })
@@ -496,6 +546,12 @@ func (v *view) decide(i catalog.Instrumentation, opts Options) (*Selection, stri
 	w.visit(v, i.Distribution, nil)
 	if len(w.conflicts) > 0 {
 		return nil, w.conflicts[0].String()
+	}
+	// Only the core was run with versions beyond the bounds.
+	for _, c := range w.proven {
+		if !slices.Contains(v.proven, c) {
+			return nil, c.String()
+		}
 	}
 	v.need(w)
 	return s, ""

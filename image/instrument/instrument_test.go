@@ -54,7 +54,7 @@ var (
 )
 
 func testCatalog() *catalog.Catalog {
-	return &catalog.Catalog{Releases: []*catalog.Release{
+	c := &catalog.Catalog{Releases: []*catalog.Release{
 		release("1.45.1", "0.66b1", "3.10", []string{
 			"opentelemetry-distro 0.66b1: opentelemetry-sdk==1.45.1 | opentelemetry-instrumentation==0.66b1",
 			"opentelemetry-sdk 1.45.1: typing-extensions>=4.5",
@@ -79,6 +79,13 @@ func testCatalog() *catalog.Catalog {
 			"importlib-metadata 6.0.1:", "protobuf 4.21.0:", "typing-extensions 4.7.0:", "wrapt 1.16.0:",
 		}, flask, wsgi),
 	}}
+	for _, python := range []string{"3.10", "3.13"} {
+		c.Releases[0].Trials = append(c.Releases[0].Trials,
+			catalog.Trial{Distribution: "packaging", Python: python, Worked: []string{"20.0"}},
+			catalog.Trial{Distribution: "protobuf", Python: python, Worked: []string{"4.25.5"}},
+			catalog.Trial{Distribution: "typing-extensions", Python: python, Worked: []string{"3.7.0"}})
+	}
+	return c
 }
 
 func environment(python string, distributions ...string) Environment {
@@ -102,6 +109,7 @@ func TestChoose(t *testing.T) {
 		hidden   string // a distribution that must be hidden
 		added    string // a distribution that must take effect
 		allowed  int    // conflicts
+		proven   int    // conflicts
 	}{
 		{
 			name: "nothing installed", env: environment("3.11"),
@@ -181,6 +189,24 @@ func TestChoose(t *testing.T) {
 			name: "a Python of no version", env: environment(""),
 		},
 		{
+			name: "proven where no bounds hold", env: environment("3.11", "protobuf 4.25.5", "typing-extensions 3.7.0"),
+			release: "1.45.1", selected: "wsgi", proven: 3,
+		},
+		{
+			name: "proven on this Python only", env: environment("3.14", "protobuf 4.25.5", "typing-extensions 3.7.0"),
+		},
+		{
+			name: "no proof wanted", env: environment("3.11", "protobuf 4.25.5", "typing-extensions 3.7.0"), opts: Options{Bounds: BoundsStrict},
+		},
+		{
+			name: "proven before strict", env: environment("3.11", "protobuf 4.25.5"), opts: Options{Bounds: BoundsProven},
+			release: "1.45.1", selected: "wsgi", proven: 1, hidden: "protobuf",
+		},
+		{
+			name: "only the core is proven", env: environment("3.11", "protobuf 4.25.5", "flask 3.0.3", "packaging 20.0"), opts: Options{Bounds: BoundsProven},
+			release: "1.45.1", selected: "wsgi", proven: 1, leftOut: "flask: opentelemetry-instrumentation-flask requires packaging>=21.0",
+		},
+		{
 			name: "not wanted", env: environment("3.11", "flask 3.0.3"), opts: Options{Without: []string{"flask", "wsgi"}},
 			release: "1.45.1", leftOut: "flask: not wanted",
 		},
@@ -220,8 +246,8 @@ func TestChoose(t *testing.T) {
 			if c.Release.Version != tt.release {
 				t.Errorf("release %s, want %s", c.Release.Version, tt.release)
 			}
-			if len(c.Allowed) != tt.allowed {
-				t.Errorf("allowed %v, want %d", c.Allowed, tt.allowed)
+			if len(c.Allowed) != tt.allowed || len(c.Proven) != tt.proven {
+				t.Errorf("allowed %v, want %d; proven %v, want %d", c.Allowed, tt.allowed, c.Proven, tt.proven)
 			}
 			var selected []string
 			for _, s := range c.Selected {
