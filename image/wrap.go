@@ -142,6 +142,8 @@ func (w *Wrapper) open(ctx context.Context, ref string, check func(source) error
 	src.files, err = w.read(ctx, im, len(src.parsed.RootFS.DiffIDs))
 	if failed := (*registry.Error)(nil); errors.As(err, &failed) {
 		return nil, source{}, failed // it names the image and the layer
+	} else if ctx.Err() != nil {
+		return nil, source{}, fmt.Errorf("looking into %s: interrupted; no tag was written", ref)
 	} else if err != nil {
 		return nil, source{}, fmt.Errorf("looking into %s: %w", ref, err)
 	}
