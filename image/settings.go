@@ -64,6 +64,15 @@ var propagatorLists = map[string]string{
 	"xray":    "xray,tracecontext,baggage",
 }
 
+const (
+	// otlpOverHTTP is the entry point of the exporter in the bundles. "otlp"
+	// is the SDK's word for it, by OTEL_EXPORTER_OTLP_PROTOCOL.
+	otlpOverHTTP = "otlp_proto_http"
+	// grpcOnly is the one release of the catalog that does not know
+	// OTEL_EXPORTER_OTLP_PROTOCOL: there "otlp" means gRPC.
+	grpcOnly = "1.12.0"
+)
+
 // variable is one line of the profile.
 type variable struct {
 	name    string
@@ -91,7 +100,14 @@ func (s Settings) environment(image map[string]string, service string, r *catalo
 		return func(value string) (problem, remedy string) { return listed(value, what, prefix, all, own) }
 	}
 	exporters := func(names []string) func(string) (string, string) {
-		return known("exporter", "opentelemetry-exporter-", []string{"none", "otlp"}, names)
+		if slices.Contains(names, otlpOverHTTP) && r.Version != grpcOnly {
+			names = append([]string{"otlp"}, names...)
+		}
+		return known("exporter", "opentelemetry-exporter-", []string{"none"}, names)
+	}
+	traces := "otlp"
+	if r.Version == grpcOnly {
+		traces = otlpOverHTTP
 	}
 	protocol := func(value string) (problem, remedy string) {
 		if value == "http/protobuf" || (value == "grpc" && own["opentelemetry-exporter-otlp-proto-grpc"]) {
@@ -100,7 +116,7 @@ func (s Settings) environment(image map[string]string, service string, r *catalo
 		return "the bundle speaks OTLP over http/protobuf only", "wrap with --protocol http/protobuf, and an --endpoint that speaks it (port 4318 as a rule)"
 	}
 	profile := []variable{
-		{"OTEL_TRACES_EXPORTER", "--traces-exporter", s.TracesExporter, "otlp", exporters(r.TracesExporters)},
+		{"OTEL_TRACES_EXPORTER", "--traces-exporter", s.TracesExporter, traces, exporters(r.TracesExporters)},
 		{"OTEL_METRICS_EXPORTER", "--metrics-exporter", s.MetricsExporter, "none", exporters(r.MetricsExporters)},
 		{"OTEL_LOGS_EXPORTER", "--logs-exporter", s.LogsExporter, "none", exporters(r.LogsExporters)},
 		{"OTEL_EXPORTER_OTLP_PROTOCOL", "--protocol", s.Protocol, "http/protobuf", protocol},

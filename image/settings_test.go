@@ -15,13 +15,16 @@ var release117 = &catalog.Release{
 	MetricsExporters: []string{"console"},
 }
 
+var release112 = &catalog.Release{Version: "1.12.0", Contrib: "0.33b0", TracesExporters: []string{"console", "otlp_proto_http"}}
+
 func TestEnvironment(t *testing.T) {
 	for _, tt := range []struct {
 		name     string
 		settings Settings
 		image    map[string]string
 		own      map[string]bool
-		want     string // NAME=VALUE (origin) of all variables, in order
+		release  *catalog.Release // release117 if nil
+		want     string           // NAME=VALUE (origin) of all variables, in order
 		problem  string
 	}{
 		{
@@ -63,12 +66,22 @@ func TestEnvironment(t *testing.T) {
 			name: "one of the app's does not admit another", settings: Settings{TracesExporter: "zipkin_json,bogus"},
 			own: map[string]bool{"opentelemetry-exporter-zipkin-json": true}, problem: `no exporter named "bogus"`,
 		},
+		{
+			name: "a release in which otlp means gRPC", release: release112,
+			want: "OTEL_TRACES_EXPORTER=otlp_proto_http (default), OTEL_METRICS_EXPORTER=none (default), OTEL_LOGS_EXPORTER=none (default), " +
+				"OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf (default), OTEL_SERVICE_NAME=app (default)",
+		},
+		{name: "and asked for", release: release112, settings: Settings{TracesExporter: "otlp"}, problem: `no exporter named "otlp"`},
+		{name: "no OTLP exporter for metrics", settings: Settings{MetricsExporter: "otlp"}, problem: `no exporter named "otlp"`},
 		{name: "endpoint without scheme", settings: Settings{Endpoint: "collector:4318"}, problem: "not an http or https URL"},
 		{name: "attribute without value", settings: Settings{ResourceAttributes: []string{"team"}}, problem: "not KEY=VALUE"},
 		{name: "line break", settings: Settings{ServiceName: "a\nb"}, problem: "line break"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			env, err := tt.settings.environment(tt.image, "app", release117, tt.own)
+			if tt.release == nil {
+				tt.release = release117
+			}
+			env, err := tt.settings.environment(tt.image, "app", tt.release, tt.own)
 			if tt.problem != "" {
 				var setting *SettingError
 				if !errors.As(err, &setting) || !strings.Contains(err.Error(), tt.problem) || setting.Hint() == "" {
