@@ -26,6 +26,7 @@ import (
 // Django's.
 var planned = &catalog.Catalog{Releases: []*catalog.Release{{
 	Version: "1.27.0", Contrib: "0.48b0", Python: catalog.Python{Min: "3.8", Max: "3.14"},
+	TracesExporters: []string{"console", "otlp_proto_http"},
 	Distributions: []catalog.Distribution{
 		{Name: "opentelemetry-distro", Version: "0.48b0", Wheel: "opentelemetry_distro-0.48b0-py3-none-any.whl"},
 		{Name: "opentelemetry-exporter-otlp-proto-http", Version: "1.27.0", Wheel: "opentelemetry_exporter_otlp_proto_http-1.27.0-py3-none-any.whl", Requires: []string{"protobuf>=3.19"}},
@@ -281,8 +282,6 @@ func TestLauncherPlace(t *testing.T) {
 
 func TestPlanConfig(t *testing.T) {
 	src := app(t, appFiles(t), "FLAG=on", "OTEL_TRACES_EXPORTER=console", "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS=flask", "DJANGO_SETTINGS_MODULE=shop.settings")
-	releases := planned.Releases[0]
-	releases.TracesExporters = []string{"console"}
 	p := mustPlan(t, src, Options{Settings: Settings{ServiceName: "shop"}, Instrument: instrument.Options{Instrument: []string{"flask"}}})
 	var config v1.ConfigFile
 	if err := json.Unmarshal(p.wrapped.Config, &config); err != nil {
