@@ -1,8 +1,6 @@
 package image
 
 import (
-	"cmp"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -19,7 +17,6 @@ import (
 	"github.com/imgwrap/imgwrap/image/rewrite"
 	"github.com/imgwrap/imgwrap/image/scan"
 	"github.com/imgwrap/imgwrap/layer"
-	"github.com/imgwrap/imgwrap/layer/bundle"
 	"github.com/imgwrap/imgwrap/layer/catalog"
 	"github.com/imgwrap/imgwrap/layer/pep508"
 )
@@ -27,22 +24,6 @@ import (
 // PlanVersion is the version of the JSON form of [Plan] and [Report]. It
 // changes when a field changes its meaning or goes away, not when one is added.
 const PlanVersion = 1
-
-// Labels of a wrapped image.
-const (
-	LabelVersion = "io.imgwrap.version" // imgwrap's own version
-	LabelSource  = "io.imgwrap.source"  // the source, repository@digest
-	LabelRelease = "io.imgwrap.release" // the OpenTelemetry release, stable/contrib
-	LabelOrigin  = "io.imgwrap.origin"  // the source's manifest and config, see rewrite.Origin
-	LabelSeal    = "io.imgwrap.seal"    // digest of the config without this label
-)
-
-// Annotations of a wrapped OCI manifest (OCI image-spec, annotations.md,
-// "Pre-Defined Annotation Keys").
-const (
-	AnnotationBaseName   = "org.opencontainers.image.base.name"
-	AnnotationBaseDigest = "org.opencontainers.image.base.digest"
-)
 
 // Options are everything that the user decides about one wrapping.
 type Options struct {
@@ -342,219 +323,4 @@ func environ(lines []string) map[string]string {
 		env[name] = value
 	}
 	return env
-}
-
-// defaultPath is what container engines set where an image has no PATH.
-const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-
-// place is where the launcher goes and how the entry point names it.
-type place struct {
-	directory string
-	command   string
-}
-
-// launcherPlace puts the launcher beside the interpreter's other scripts,
-// unless the app has a file of that name there: no file of the app changes. A
-// bare name in the entry point has to lead there by PATH.
-func launcherPlace(scripts, searchPath string, files *scan.Index) (place, error) {
-	if f, err := files.Lstat(path.Dir(bundle.Root)); err == nil && !f.Mode.IsDir() {
-		return place{}, &RefusedError{
-			Problem: fmt.Sprintf("%s is no directory in the image, wrapping puts %s below it", path.Dir(bundle.Root), bundle.Root),
-			Remedy:  "make it a directory of the image",
-		}
-	}
-	if _, err := files.Lstat(bundle.Root); err == nil {
-		return place{}, &RefusedError{
-			Problem: "the image has a " + bundle.Root + " already, and not from a wrapping that can be taken back",
-			Remedy:  "wrap the image it was made from",
-		}
-	}
-	directory, ok := realDirectory(files, scripts)
-	if !ok {
-		directory = bundle.Root + "/bin"
-	}
-	if _, err := files.Lstat(path.Join(directory, bundle.Command)); err == nil {
-		directory = bundle.Root + "/bin"
-	}
-	own := place{directory, path.Join(directory, bundle.Command)}
-	if searchPath == "" {
-		searchPath = defaultPath
-	}
-	for dir := range strings.SplitSeq(searchPath, ":") {
-		if resolved, err := files.Resolve(dir); dir == directory || (err == nil && resolved == directory) {
-			return place{directory, bundle.Command}, nil
-		}
-		if _, err := files.Stat(path.Join(dir, bundle.Command)); err == nil {
-			break // another command of that name comes first
-		}
-	}
-	return own, nil
-}
-
-// realDirectory is where a directory of the image is, or would be made, without
-// symbolic links on the way: a layer's entry below a link would replace the
-// link. It is not ok if something else than directories is in the way.
-func realDirectory(files *scan.Index, dir string) (real string, ok bool) {
-	if f, err := files.Stat(dir); err == nil {
-		return f.Path, f.Mode.IsDir()
-	}
-	if _, err := files.Lstat(dir); err == nil {
-		return "", false // a link to nowhere
-	}
-	parent, ok := realDirectory(files, path.Dir(dir))
-	return path.Join(parent, path.Base(dir)), ok
-}
-
-// launchLayer makes the layer that belongs to this image alone.
-func (p *Plan) launchLayer(src source, choice *instrument.Choice, launcher place, ready readiness, version string) (*layer.Layer, error) {
-	pathFile := ready.pathFile
-	if pathFile != "" {
-		directory, ok := realDirectory(src.files, path.Dir(pathFile))
-		pathFile = path.Join(directory, path.Base(pathFile))
-		if _, err := src.files.Lstat(pathFile); err == nil || !ok {
-			return nil, &RefusedError{
-				Problem: "imgwrap needs to add " + pathFile + ", and something is there already",
-				Remedy:  "let the interpreter read PYTHONPATH, then no such file is needed",
-			}
-		}
-	}
-	r := choice.Release
-	names := []string{}
-	for _, s := range choice.Selected {
-		names = append(names, s.Name)
-	}
-	var settings map[string]string
-	if ready.envCleared {
-		settings = map[string]string{}
-		for _, v := range p.Env {
-			settings[v.Name] = v.Value
-		}
-	}
-	hidden := []string{}
-	for _, d := range choice.Hidden {
-		hidden = append(hidden, bundle.DistInfo(d))
-	}
-	return bundle.LaunchLayer(bundle.Launch{
-		Interpreter: src.environment.Interpreter.Path,
-		Scripts:     launcher.directory,
-		PathFile:    pathFile,
-		Parents:     parents(src.files, launcher.directory, bundle.Root, path.Dir(pathFile)),
-		Excluded:    hidden,
-		Wrap: bundle.Wrap{
-			Version:          1,
-			Imgwrap:          version,
-			Release:          r.Version,
-			Contrib:          r.Contrib,
-			Bundle:           bundle.Dir(r),
-			Python:           bundle.PythonRange(r.Python),
-			Interpreter:      src.environment.Interpreter.Path,
-			Instrumentations: names,
-			Options:          r.Environment,
-			Environment:      settings,
-		},
-	})
-}
-
-// parents returns the image's own directories above what the launch layer
-// writes. Engines create directories that a layer leaves out, or take over
-// those of the layer: with the image's metadata repeated neither changes
-// anything for the app.
-func parents(files *scan.Index, directories ...string) []layer.Entry {
-	var entries []layer.Entry
-	seen := map[string]bool{}
-	for _, dir := range directories {
-		for ; dir != "/" && dir != "."; dir = path.Dir(dir) {
-			f, err := files.Lstat(dir)
-			if seen[dir] || err != nil || !f.Mode.IsDir() {
-				continue
-			}
-			seen[dir] = true
-			entries = append(entries, layer.Entry{
-				Path: strings.TrimPrefix(dir, "/"), Mode: f.Mode, UID: f.UID, GID: f.GID, ModTime: f.ModTime,
-			})
-		}
-	}
-	slices.SortFunc(entries, func(a, b layer.Entry) int { return strings.Compare(a.Path, b.Path) })
-	return entries
-}
-
-// created is the time of the wrapped image: newest-build strategies of image
-// updaters then see it as newer than its source, and it is the same on every
-// machine.
-func created(wanted, source time.Time) time.Time {
-	if !wanted.IsZero() {
-		return wanted.UTC()
-	}
-	if source.IsZero() {
-		return layer.Epoch
-	}
-	return source.Add(time.Second).UTC()
-}
-
-// write makes the bytes of the new config and manifest.
-func (p *Plan) write(src source, choice *instrument.Choice, opts Options) error {
-	from, base := src.reference.Context().Name()+"@"+src.image.Digest().String(), src.reference.Name()
-	if src.wrapped != nil {
-		from, base = src.wrapped.source, cmp.Or(src.wrapped.baseName, base)
-	}
-	labels := map[string]string{
-		LabelVersion: opts.Version,
-		LabelSource:  from,
-		LabelRelease: choice.Release.String(),
-		LabelOrigin:  rewrite.Origin(src.image.Manifest, src.image.Config),
-	}
-	edit := rewrite.Edit{
-		Labels: labels,
-		Annotations: map[string]string{
-			AnnotationBaseName:   base,
-			AnnotationBaseDigest: src.image.Digest().String(),
-		},
-		Created: created(opts.Created, src.parsed.Created.Time),
-	}
-	for _, v := range p.Env {
-		if v.Origin != OriginImage {
-			edit.Env = append(edit.Env, rewrite.EnvVar{Name: v.Name, Value: v.Value})
-			edit.Notes = append(edit.Notes, "ENV "+v.Name+"="+v.Value)
-		}
-	}
-	if !slices.Equal(p.Entrypoint, src.parsed.Config.Entrypoint) {
-		entrypoint, err := json.Marshal(p.Entrypoint)
-		if err != nil {
-			return fmt.Errorf("writing the entry point: %w", err)
-		}
-		edit.Entrypoint = p.Entrypoint
-		edit.Notes = append(edit.Notes, "ENTRYPOINT "+string(entrypoint))
-	}
-	edit.Notes = append(edit.Notes, "LABEL "+strings.Join(append(slices.Sorted(maps.Keys(labels)), LabelSeal), " "))
-	for _, l := range []struct {
-		kind, content string
-		layer         *layer.Layer
-	}{
-		{"bundle", "OpenTelemetry " + choice.Release.String(), p.bundle},
-		{"launch", "launcher, loader and plan", p.launch},
-	} {
-		info := l.layer.Info()
-		p.Layers = append(p.Layers, Layer{l.kind, info.Digest.String(), info.DiffID.String(), info.Size})
-		edit.Layers = append(edit.Layers, rewrite.Layer{
-			Digest: info.Digest, Size: info.Size, DiffID: info.DiffID,
-			CreatedBy: "imgwrap: " + l.content,
-		})
-	}
-	unsealed, err := rewrite.Config(src.image.Config, edit)
-	if err != nil {
-		return fmt.Errorf("editing %s: %w", p.Source, err)
-	}
-	if labels[LabelSeal], err = seal(unsealed); err != nil {
-		return err
-	}
-	wrapped, subject, err := rewrite.Apply(src.image, edit)
-	if err != nil {
-		return fmt.Errorf("editing %s: %w", p.Source, err)
-	}
-	if subject != nil {
-		p.Dropped = append(p.Dropped, fmt.Sprintf("subject %s of the manifest: the source was attached to it, the wrapped image is another one", subject.Digest))
-	}
-	p.wrapped = wrapped
-	p.Digest = wrapped.Digest().String()
-	return nil
 }

@@ -1,7 +1,6 @@
 package image
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -199,29 +198,6 @@ func (s *source) unwrap() error {
 	}
 	s.image.Manifest, s.image.Config, s.parsed = manifest, config, &parsed
 	return nil
-}
-
-// seal is a digest of a config without the label that holds it: whether an
-// image is still as imgwrap left it. It does not depend on the spelling of the
-// JSON, which copying between registries may change.
-func seal(config []byte) (string, error) {
-	var document map[string]any
-	d := json.NewDecoder(bytes.NewReader(config))
-	d.UseNumber()
-	if err := d.Decode(&document); err != nil {
-		return "", fmt.Errorf("reading the config: %w", err)
-	}
-	if run, ok := document["config"].(map[string]any); ok {
-		if labels, ok := run["Labels"].(map[string]any); ok {
-			delete(labels, LabelSeal)
-		}
-	}
-	canonical, err := json.Marshal(document)
-	if err != nil {
-		return "", fmt.Errorf("sealing the config: %w", err)
-	}
-	sum, _, err := v1.SHA256(bytes.NewReader(canonical))
-	return sum.String(), err
 }
 
 // read streams the first n layers of an image, several at a time, and merges

@@ -1,0 +1,138 @@
+package image
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"github.com/imgwrap/imgwrap/image/instrument"
+	"github.com/imgwrap/imgwrap/image/rewrite"
+	"github.com/imgwrap/imgwrap/layer"
+)
+
+// Labels of a wrapped image.
+const (
+	LabelVersion = "io.imgwrap.version" // imgwrap's own version
+	LabelSource  = "io.imgwrap.source"  // the source, repository@digest
+	LabelRelease = "io.imgwrap.release" // the OpenTelemetry release, stable/contrib
+	LabelOrigin  = "io.imgwrap.origin"  // the source's manifest and config, see rewrite.Origin
+	LabelSeal    = "io.imgwrap.seal"    // digest of the config without this label
+)
+
+// Annotations of a wrapped OCI manifest (OCI image-spec, annotations.md,
+// "Pre-Defined Annotation Keys").
+const (
+	AnnotationBaseName   = "org.opencontainers.image.base.name"
+	AnnotationBaseDigest = "org.opencontainers.image.base.digest"
+)
+
+// created is the time of the wrapped image: newest-build strategies of image
+// updaters then see it as newer than its source, and it is the same on every
+// machine.
+func created(wanted, source time.Time) time.Time {
+	if !wanted.IsZero() {
+		return wanted.UTC()
+	}
+	if source.IsZero() {
+		return layer.Epoch
+	}
+	return source.Add(time.Second).UTC()
+}
+
+// write makes the bytes of the new config and manifest.
+func (p *Plan) write(src source, choice *instrument.Choice, opts Options) error {
+	from, base := src.reference.Context().Name()+"@"+src.image.Digest().String(), src.reference.Name()
+	if src.wrapped != nil {
+		from, base = src.wrapped.source, cmp.Or(src.wrapped.baseName, base)
+	}
+	labels := map[string]string{
+		LabelVersion: opts.Version,
+		LabelSource:  from,
+		LabelRelease: choice.Release.String(),
+		LabelOrigin:  rewrite.Origin(src.image.Manifest, src.image.Config),
+	}
+	edit := rewrite.Edit{
+		Labels: labels,
+		Annotations: map[string]string{
+			AnnotationBaseName:   base,
+			AnnotationBaseDigest: src.image.Digest().String(),
+		},
+		Created: created(opts.Created, src.parsed.Created.Time),
+	}
+	for _, v := range p.Env {
+		if v.Origin != OriginImage {
+			edit.Env = append(edit.Env, rewrite.EnvVar{Name: v.Name, Value: v.Value})
+			edit.Notes = append(edit.Notes, "ENV "+v.Name+"="+v.Value)
+		}
+	}
+	if !slices.Equal(p.Entrypoint, src.parsed.Config.Entrypoint) {
+		entrypoint, err := json.Marshal(p.Entrypoint)
+		if err != nil {
+			return fmt.Errorf("writing the entry point: %w", err)
+		}
+		edit.Entrypoint = p.Entrypoint
+		edit.Notes = append(edit.Notes, "ENTRYPOINT "+string(entrypoint))
+	}
+	edit.Notes = append(edit.Notes, "LABEL "+strings.Join(append(slices.Sorted(maps.Keys(labels)), LabelSeal), " "))
+	for _, l := range []struct {
+		kind, content string
+		layer         *layer.Layer
+	}{
+		{"bundle", "OpenTelemetry " + choice.Release.String(), p.bundle},
+		{"launch", "launcher, loader and plan", p.launch},
+	} {
+		info := l.layer.Info()
+		p.Layers = append(p.Layers, Layer{l.kind, info.Digest.String(), info.DiffID.String(), info.Size})
+		edit.Layers = append(edit.Layers, rewrite.Layer{
+			Digest: info.Digest, Size: info.Size, DiffID: info.DiffID,
+			CreatedBy: "imgwrap: " + l.content,
+		})
+	}
+	unsealed, err := rewrite.Config(src.image.Config, edit)
+	if err != nil {
+		return fmt.Errorf("editing %s: %w", p.Source, err)
+	}
+	if labels[LabelSeal], err = seal(unsealed); err != nil {
+		return err
+	}
+	wrapped, subject, err := rewrite.Apply(src.image, edit)
+	if err != nil {
+		return fmt.Errorf("editing %s: %w", p.Source, err)
+	}
+	if subject != nil {
+		p.Dropped = append(p.Dropped, fmt.Sprintf("subject %s of the manifest: the source was attached to it, the wrapped image is another one", subject.Digest))
+	}
+	p.wrapped = wrapped
+	p.Digest = wrapped.Digest().String()
+	return nil
+}
+
+// seal is a digest of a config without the label that holds it: whether an
+// image is still as imgwrap left it. It does not depend on the spelling of the
+// JSON, which copying between registries may change.
+func seal(config []byte) (string, error) {
+	var document map[string]any
+	d := json.NewDecoder(bytes.NewReader(config))
+	d.UseNumber()
+	if err := d.Decode(&document); err != nil {
+		return "", fmt.Errorf("reading the config: %w", err)
+	}
+	if run, ok := document["config"].(map[string]any); ok {
+		if labels, ok := run["Labels"].(map[string]any); ok {
+			delete(labels, LabelSeal)
+		}
+	}
+	canonical, err := json.Marshal(document)
+	if err != nil {
+		return "", fmt.Errorf("sealing the config: %w", err)
+	}
+	sum, _, err := v1.SHA256(bytes.NewReader(canonical))
+	return sum.String(), err
+}
