@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -21,6 +22,7 @@ import (
 
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 
 	"github.com/imgwrap/imgwrap/cmd/internal/otlp"
@@ -159,66 +161,192 @@ func TestE2EImages(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	shop := []string{"flask", "requests", "sqlalchemy"}
 	for _, tc := range []imageCase{
 		{
 			recipe:  "bookworm-gunicorn",
 			release: "1.27.0",
-			scopes:  []string{"flask", "requests", "sqlalchemy"},
+			scopes:  shop,
 			servers: 2,
-			stop:    syscall.SIGTERM,
-			stopped: "Shutting down: Master",
+			stopped: gunicornStopped,
 		},
 		{
 			recipe:  "trixie-flask",
 			release: "1.45.1",
-			scopes:  []string{"flask", "requests", "sqlalchemy"},
+			scopes:  shop,
 			servers: 2,
 			stop:    syscall.SIGINT,
+		},
+		{
+			recipe:  "trixie-venv",
+			release: "1.45.1",
+			scopes:  shop,
+			servers: 2,
+			stopped: gunicornStopped,
 		},
 		{
 			recipe:  "bullseye-flask",
 			flags:   []string{"--release", "1.17.0/0.38b0", "--service-name", "shop"},
 			release: "1.17.0",
 			service: "shop",
-			scopes:  []string{"flask", "requests", "sqlalchemy"},
+			scopes:  shop,
 			servers: 2,
 			stop:    syscall.SIGINT,
+		},
+		{
+			recipe:  "bullseye-venv", // the newest that serves Python 3.9
+			release: "1.41.1",
+			scopes:  shop,
+			servers: 2,
+			stopped: gunicornStopped,
 		},
 		{
 			recipe:  "bookworm-django",
 			release: "1.45.1",
 			leftOut: "django",
 			scopes:  []string{"sqlite3"},
-			stop:    syscall.SIGTERM,
-			stopped: "Shutting down: Master",
+			stopped: gunicornStopped,
+		},
+		{
+			recipe:  "bookworm-apt-django",
+			release: "1.45.1",
+			scopes:  []string{"django", "sqlite3"},
+			servers: 1,
+			stopped: gunicornStopped,
+		},
+		{
+			recipe:  "bookworm-apt-flask",
+			release: "1.33.1",
+			scopes:  shop,
+			servers: 2,
+			stop:    syscall.SIGINT,
+		},
+		{
+			recipe:  "bookworm-uv",
+			release: "1.45.1",
+			scopes:  shop,
+			servers: 2,
+			stopped: gunicornStopped,
+		},
+		{
+			name:    "bookworm-uv-path",
+			recipe:  "bookworm-uv",
+			cmd:     []string{"/app/.venv/bin/gunicorn", "app:app"},
+			release: "1.45.1",
+			scopes:  shop,
+			servers: 2,
+			stopped: gunicornStopped,
+		},
+		{
+			recipe:  "bookworm-pipenv",
+			release: "1.45.1",
+			scopes:  shop,
+			servers: 2,
+			stopped: gunicornStopped,
+		},
+		{
+			recipe:  "bookworm-poetry",
+			release: "1.45.1",
+			scopes:  shop,
+			servers: 2,
+			stopped: gunicornStopped,
+		},
+		{
+			recipe:  "bookworm-conda",
+			release: "1.45.1",
+			scopes:  shop,
+			servers: 2,
+			stopped: gunicornStopped,
+		},
+		{
+			recipe:  "bookworm-entry",
+			release: "1.45.1",
+			scopes:  shop,
+			servers: 2,
+			stopped: gunicornStopped,
+		},
+		{
+			name:       "bookworm-entry-shell",
+			recipe:     "bookworm-entry",
+			entrypoint: []string{"dumb-init", "--"},
+			cmd:        []string{"/bin/sh", "-c", "cd /app && exec gunicorn --workers=${WORKERS:-1} app:app"},
+			release:    "1.45.1",
+			scopes:     shop,
+			servers:    2,
+			stopped:    gunicornStopped,
+		},
+		{
+			name:       "bookworm-entry-isolated",
+			recipe:     "bookworm-entry",
+			entrypoint: []string{"isolated"},
+			cmd:        []string{"app:app"},
+			release:    "1.45.1",
+			scopes:     shop,
+			servers:    2,
+			stopped:    gunicornStopped,
 		},
 	} {
-		t.Run(tc.recipe, func(t *testing.T) {
+		if tc.name == "" {
+			tc.name = tc.recipe
+		}
+		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
 			tc.run(t, bed, w, crane)
 		})
 	}
 }
 
+// gunicornStopped is what gunicorn says last when it ends as it should.
+const gunicornStopped = "Shutting down: Master"
+
 // imageCase is an image that is wrapped and run.
 type imageCase struct {
-	recipe  string
-	flags   []string
-	release string         // the one that imgwrap chooses
-	service string         // service.name; empty for the repository's last component
-	leftOut string         // an instrumentation that is left out
-	scopes  []string       // last components of scopes that spans of one request come from
-	servers int            // server spans in the trace of one request
-	stop    syscall.Signal // ends the application
-	stopped string         // what it says then
+	name       string // of the repository
+	recipe     string
+	entrypoint []string // instead of the recipe's, with cmd
+	cmd        []string // instead of the recipe's
+	plain      []string // what the source runs instead to be compared with
+	flags      []string
+	release    string         // the one that imgwrap chooses
+	service    string         // service.name; empty for the repository's last component
+	leftOut    string         // an instrumentation that is left out
+	scopes     []string       // last components of scopes that spans of one request come from
+	own        string         // the same, the application's own scope
+	servers    int            // server spans in the trace of one request
+	stop       syscall.Signal // ends the application; zero for SIGTERM
+	stopped    string         // what it says then
 }
 
-func (tc imageCase) run(t *testing.T, bed *testbed.Bed, w imgwrap, crane string) {
-	sourceDigest, err := bed.Push(t.Context(), tc.recipe, tc.recipe+":1.0")
+// push puts the source image into the registry.
+func (tc imageCase) push(t *testing.T, bed *testbed.Bed) v1.Hash {
+	t.Helper()
+	img, err := bed.Image(t.Context(), tc.recipe)
 	if err != nil {
 		t.Fatal(err)
 	}
-	repository := bed.Registry() + "/" + tc.recipe
+	if tc.cmd != nil {
+		config, err := img.ConfigFile()
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := config.Config
+		if c.Cmd = tc.cmd; tc.entrypoint != nil {
+			c.Entrypoint = tc.entrypoint
+		}
+		if img, err = mutate.Config(img, c); err != nil {
+			t.Fatal(err)
+		}
+	}
+	digest, err := bed.PushImage(t.Context(), img, tc.name+":1.0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return digest
+}
+
+func (tc imageCase) run(t *testing.T, bed *testbed.Bed, w imgwrap, crane string) {
+	sourceDigest := tc.push(t, bed)
+	repository := bed.Registry() + "/" + tc.name
 	source := repository + ":1.0"
 
 	var p plan
@@ -254,27 +382,18 @@ func (tc imageCase) run(t *testing.T, bed *testbed.Bed, w imgwrap, crane string)
 	output(t, "skopeo", "inspect", "--tls-verify=false", "docker://"+wrapped)
 	output(t, crane, "validate", "--insecure", "--remote", wrapped)
 
-	receiver := new(otlp.Receiver)
-	collector := httptest.NewServer(receiver)
-	defer collector.Close()
-	original := tc.use(t, bed, source, nil)
-	traced := tc.use(t, bed, wrapped, []string{
-		"OTEL_EXPORTER_OTLP_ENDPOINT=" + collector.URL,
-		"OTEL_BSP_SCHEDULE_DELAY=100", // milliseconds, 5000 by default
-	})
+	original := tc.use(t, bed, testbed.RunOptions{Image: source, Args: tc.plain})
+	traced, spans := tc.trace(t, bed, wrapped)
 	if !bytes.Equal(traced.answer, original.answer) {
 		t.Errorf("the wrapped application answers\n%s\ninstead of\n%s", traced.answer, original.answer)
 	}
 	bundle := "/opt/imgwrap/otel-" + p.Release.Version
 	checkInfo(t, original.info, traced.info, bundle)
-	tc.checkSpans(t, receiver)
-
-	problems := pipCheck(t, bed, source, p, "")
-	for _, line := range pipCheck(t, bed, wrapped, p, bundle) {
-		if !slices.Contains(problems, line) {
-			t.Errorf("pip check of the wrapped image finds: %s", line)
-		}
+	if p.Interpreter.Path != traced.info.Executable {
+		t.Errorf("interpreter %s is planned, %s runs", p.Interpreter.Path, traced.info.Executable)
 	}
+	tc.checkSpans(t, spans)
+	checkPip(t, bed, source, wrapped, p)
 }
 
 func (tc imageCase) checkPlan(t *testing.T, p plan, source v1.Hash) {
@@ -397,10 +516,25 @@ type usage struct {
 	info   info
 }
 
-// use starts an application, asks it, and ends it.
-func (tc imageCase) use(t *testing.T, bed *testbed.Bed, ref string, env []string) usage {
+// trace uses a wrapped application and returns the spans that it sent.
+func (tc imageCase) trace(t *testing.T, bed *testbed.Bed, wrapped string) (usage, []otlp.Span) {
 	t.Helper()
-	app, err := bed.Start(wait(t), testbed.RunOptions{Image: ref, Env: env})
+	receiver := new(otlp.Receiver)
+	collector := httptest.NewServer(receiver)
+	defer collector.Close()
+	u := tc.use(t, bed, testbed.RunOptions{Image: wrapped, Env: []string{
+		"OTEL_EXPORTER_OTLP_ENDPOINT=" + collector.URL,
+		"OTEL_BSP_SCHEDULE_DELAY=100", // milliseconds, 5000 by default
+	}})
+	// The application has ended, and flushed its spans before that.
+	return u, receiver.Spans()
+}
+
+// use starts an application, asks it, and ends it.
+func (tc imageCase) use(t *testing.T, bed *testbed.Bed, options testbed.RunOptions) usage {
+	t.Helper()
+	ref := options.Image
+	app, err := bed.Start(wait(t), options)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -427,7 +561,11 @@ func (tc imageCase) use(t *testing.T, bed *testbed.Bed, ref string, env []string
 			u.info.Argv[i] = "PORT" // another one each time
 		}
 	}
-	code, err := app.Stop(wait(t), tc.stop)
+	stop := tc.stop
+	if stop == 0 {
+		stop = syscall.SIGTERM
+	}
+	code, err := app.Stop(wait(t), stop)
 	if err != nil {
 		t.Fatalf("stopping %s: %v", ref, err)
 	}
@@ -470,16 +608,22 @@ func checkInfo(t *testing.T, original, traced info, bundle string) {
 	}
 }
 
-// checkSpans waits for a trace that has everything one request must leave.
-func (tc imageCase) checkSpans(t *testing.T, receiver *otlp.Receiver) {
+// checkSpans looks for a trace of each request that has all it must leave.
+func (tc imageCase) checkSpans(t *testing.T, spans []otlp.Span) {
 	t.Helper()
 	service := tc.service
 	if service == "" {
-		service = tc.recipe
+		service = path.Base(tc.name)
+	}
+	var want []string
+	for _, scope := range tc.scopes {
+		want = append(want, "opentelemetry.instrumentation."+scope)
+	}
+	if tc.own != "" {
+		want = append(want, tc.own)
 	}
 	traces := map[string][]otlp.Span{}
-	// The application has ended, and flushed its spans before that.
-	for _, s := range receiver.Spans() {
+	for _, s := range spans {
 		if s.Service() != service {
 			t.Errorf("span %s of %s has service.name %q, want %q", s.Name, s.Scope, s.Service(), service)
 		}
@@ -495,22 +639,31 @@ func (tc imageCase) checkSpans(t *testing.T, receiver *otlp.Receiver) {
 				servers++
 			}
 		}
-		all := servers == tc.servers
-		for _, scope := range tc.scopes {
-			all = all && scopes["opentelemetry.instrumentation."+scope]
-		}
-		if all {
+		if servers == tc.servers && !slices.ContainsFunc(want, func(s string) bool { return !scopes[s] }) {
 			complete++
 		}
 	}
 	if complete != 5 {
 		var tree strings.Builder
-		if err := otlp.WriteTree(&tree, receiver.Spans()); err != nil {
+		if err := otlp.WriteTree(&tree, spans); err != nil {
 			t.Fatal(err)
 		}
 		t.Errorf("%d traces have %d server spans and spans of %v, want 5 for 5 requests; all that arrived:\n%s",
-			complete, tc.servers, tc.scopes, tree.String())
+			complete, tc.servers, want, tree.String())
 	}
+}
+
+// checkPip holds that pip check finds nothing in the wrapped image that it does
+// not find in the source. It returns what pip says of the source.
+func checkPip(t *testing.T, bed *testbed.Bed, source, wrapped string, p plan) []string {
+	t.Helper()
+	problems := pipCheck(t, bed, source, p, "")
+	for _, line := range pipCheck(t, bed, wrapped, p, "/opt/imgwrap/otel-"+p.Release.Version) {
+		if !slices.Contains(problems, line) {
+			t.Errorf("pip check of the wrapped image finds: %s", line)
+		}
+	}
+	return problems
 }
 
 // pipCheck returns what pip check says inside an image, line by line, with the

@@ -120,10 +120,10 @@ func (b *Bed) Start(ctx context.Context, o RunOptions) (*Container, error) {
 	if err := c.cmd.Start(); err != nil {
 		return nil, fmt.Errorf("starting a container of %s: %w", o.Image, err)
 	}
-	go func() {
+	b.running.Go(func() {
 		c.err = c.cmd.Wait()
 		close(c.exited)
-	}()
+	})
 	if err := waitListening(ctx, addr, c.exited); err != nil {
 		return nil, fmt.Errorf("starting a container of %s: %w\n%s", o.Image, err, tail(c.Output()))
 	}
@@ -177,13 +177,15 @@ func (c *Container) Stop(ctx context.Context, sig syscall.Signal) (int, error) {
 	return c.cmd.ProcessState.ExitCode(), nil
 }
 
-// removeContainers kills and removes all containers.
+// removeContainers kills and removes all containers and waits until those that
+// Start has started have cleaned up after themselves.
 func (b *Bed) removeContainers() error {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	if out, err := b.podman(ctx, "rm", "--all", "--force", "--time=0").CombinedOutput(); err != nil {
 		return fmt.Errorf("removing containers: %w\n%s", err, tail(string(out)))
 	}
+	b.running.Wait()
 	return nil
 }
 

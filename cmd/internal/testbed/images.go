@@ -49,14 +49,11 @@ const pip = "pip==24.3.1"
 // tag without the registry ("app:1.0"), and returns its digest. The image is
 // built if the cache does not have it.
 //
-// A recipe is a directory of Options.Recipes named SUITE-WHAT, with a
-// Containerfile and a requirements.txt that pins every package. The build
-// context is Options.Recipes; the build argument ROOT is the base image of the
-// Debian suite; /wheels has the wheels of requirements.txt and that of pip.
+// See [Bed.Image] for what a recipe is.
 func (b *Bed) Push(ctx context.Context, recipe, ref string) (v1.Hash, error) {
-	img, err := b.image(ctx, recipe)
+	img, err := b.Image(ctx, recipe)
 	if err != nil {
-		return v1.Hash{}, fmt.Errorf("building image %s: %w", recipe, err)
+		return v1.Hash{}, err
 	}
 	return b.PushImage(ctx, img, ref)
 }
@@ -82,14 +79,37 @@ func (b *Bed) Root(ctx context.Context, suite string) (v1.Image, error) {
 	return b.root(ctx, suite)
 }
 
+// Image returns the image of a recipe. It is built if the cache does not have
+// it.
+//
+// A recipe is a directory of Options.Recipes named SUITE-WHAT, with a
+// Containerfile and a requirements.txt that pins every package. The build
+// context is Options.Recipes; the build argument ROOT is the base image of the
+// Debian suite; /wheels has the wheels of requirements.txt and that of pip.
+//
+// A recipe named SUITE-WHAT/VARIANT has VARIANT.txt in the place of
+// requirements.txt, and gets its name as the build argument REQUIREMENTS.
+func (b *Bed) Image(ctx context.Context, recipe string) (v1.Image, error) {
+	b.building.Lock()
+	defer b.building.Unlock()
+	img, err := b.image(ctx, recipe)
+	if err != nil {
+		return nil, fmt.Errorf("building image %s: %w", recipe, err)
+	}
+	return img, nil
+}
+
 func (b *Bed) image(ctx context.Context, recipe string) (v1.Image, error) {
 	suiteName, _, _ := strings.Cut(recipe, "-")
 	s, ok := suites[suiteName]
 	if !ok {
 		return nil, fmt.Errorf("%q is not a Debian suite with a known Python", suiteName)
 	}
-	b.building.Lock()
-	defer b.building.Unlock()
+	dir, requirements := recipe, "requirements.txt"
+	if d, variant, ok := strings.Cut(recipe, "/"); ok {
+		dir, requirements = d, variant+".txt"
+	}
+	name := strings.ReplaceAll(recipe, "/", "-")
 	root, err := b.root(ctx, suiteName)
 	if err != nil {
 		return nil, err
@@ -99,35 +119,34 @@ func (b *Bed) image(ctx context.Context, recipe string) (v1.Image, error) {
 		return nil, err
 	}
 	key := sha256.New()
-	fmt.Fprintln(key, rootDigest, s.format, pip)
-	for _, dir := range []string{"common", recipe} {
+	fmt.Fprintln(key, rootDigest, s.format, pip, requirements)
+	for _, dir := range []string{"common", dir} {
 		if err := hashFiles(key, filepath.Join(b.recipes, dir)); err != nil {
 			return nil, err
 		}
 	}
-	return b.cachedImage(fmt.Sprintf("image-%s-%x", recipe, key.Sum(nil)[:8]), func(dst string) error {
+	return b.cachedImage(fmt.Sprintf("image-%s-%x", name, key.Sum(nil)[:8]), func(dst string) error {
 		fmt.Fprintf(b.log, "building image %s\n", recipe)
 		rootRef := "build/" + suiteName
 		if _, err := b.PushImage(ctx, root, rootRef); err != nil {
 			return err
 		}
-		wheels := filepath.Join(b.dir, "wheels-"+recipe)
-		requirements := filepath.Join(b.recipes, recipe, "requirements.txt")
-		if err := download(ctx, wheels, s.python, pip, "-r", requirements); err != nil {
+		wheels := filepath.Join(b.dir, "wheels", name)
+		if err := download(ctx, wheels, s.python, pip, "-r", filepath.Join(b.recipes, dir, requirements)); err != nil {
 			return err
 		}
 		img, err := b.Build(ctx, BuildOptions{
 			Context: b.recipes,
-			File:    filepath.Join(b.recipes, recipe, "Containerfile"),
-			Args:    []string{"ROOT=" + b.registry + "/" + rootRef},
+			File:    filepath.Join(b.recipes, dir, "Containerfile"),
+			Args:    []string{"ROOT=" + b.registry + "/" + rootRef, "REQUIREMENTS=" + requirements},
 			Volumes: []string{wheels + ":/wheels:ro"},
 			Format:  s.format,
-			Ref:     "build/" + recipe,
+			Ref:     "build/" + name,
 		})
 		if err != nil {
 			return err
 		}
-		return writeLayout(dst, img)
+		return b.writeLayout(dst, img)
 	})
 }
 
@@ -163,7 +182,7 @@ func (b *Bed) root(ctx context.Context, suiteName string) (v1.Image, error) {
 		if img, err = mutate.ConfigFile(img, config); err != nil {
 			return err
 		}
-		return writeLayout(dst, img)
+		return b.writeLayout(dst, img)
 	})
 }
 
@@ -277,7 +296,33 @@ func (b *Bed) cachedImage(name string, build func(dst string) error) (v1.Image, 
 	return index.Image(manifest.Manifests[0].Digest)
 }
 
-func writeLayout(dir string, img v1.Image) error {
+// writeLayout writes an OCI layout of one image. Layers that the cache has of
+// another image are not written again.
+func (b *Bed) writeLayout(dir string, img v1.Image) error {
+	layers, err := img.Layers()
+	if err != nil {
+		return err
+	}
+	blobs := filepath.Join(dir, "blobs", "sha256")
+	if err := os.MkdirAll(blobs, 0o755); err != nil {
+		return err
+	}
+	for _, l := range layers {
+		digest, err := l.Digest()
+		if err != nil {
+			return err
+		}
+		found, err := filepath.Glob(filepath.Join(b.cache, "*", "blobs", "sha256", digest.Hex))
+		if err != nil {
+			return err
+		}
+		if len(found) == 0 {
+			continue
+		}
+		if err := os.Link(found[0], filepath.Join(blobs, digest.Hex)); err != nil && !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+	}
 	p, err := layout.Write(dir, empty.Index)
 	if err != nil {
 		return err

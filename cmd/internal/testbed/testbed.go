@@ -55,7 +55,8 @@ type Bed struct {
 
 	registry     string // host:port
 	stopRegistry func()
-	building     sync.Mutex // held while an image is looked up or made
+	building     sync.Mutex     // held while an image is looked up or made
+	running      sync.WaitGroup // of the processes behind containers
 }
 
 // CacheDir returns the directory that outlives a bed: the environment variable

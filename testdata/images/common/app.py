@@ -1,3 +1,4 @@
+"""The shop as a Flask application."""
 import os
 
 from flask import Flask, jsonify, request

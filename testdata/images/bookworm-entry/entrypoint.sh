@@ -1,0 +1,8 @@
+#!/bin/sh
+set -e
+
+if [ -n "$MIGRATE" ]; then
+	python -m flask db upgrade
+fi
+
+exec "$@"

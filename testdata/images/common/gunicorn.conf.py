@@ -1,0 +1,2 @@
+# The application asks itself while it answers.
+threads = 4
