@@ -98,6 +98,10 @@ func (p *Plan) launchLayer(src source, choice *instrument.Choice, launcher place
 			settings[v.Name] = v.Value
 		}
 	}
+	var first []string
+	if dir := src.environment.ProgramDir; dir != "" {
+		first = []string{dir}
+	}
 	hidden := []string{}
 	for _, d := range choice.Hidden {
 		hidden = append(hidden, bundle.DistInfo(d))
@@ -118,6 +122,7 @@ func (p *Plan) launchLayer(src source, choice *instrument.Choice, launcher place
 			Interpreter:      src.environment.Interpreter.Path,
 			Instrumentations: names,
 			Options:          r.Environment,
+			Path:             first,
 			Environment:      settings,
 		},
 	})

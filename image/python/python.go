@@ -58,6 +58,11 @@ type Environment struct {
 	// if it holds distributions.
 	Sites []string
 
+	// ProgramDir is the first of Sites if it is the directory of the script, or
+	// the working directory: Python puts it there only once it has started, so
+	// what is imported by sitecustomize is not searched there.
+	ProgramDir string
+
 	// Distributions are those that an import system would find, in the order
 	// of Sites, one for each normalised name; Shadowed are the others, hidden
 	// by one of the same name that comes before.
@@ -276,6 +281,9 @@ func Inspect(config Config, files Files, options Options) (*Environment, error) 
 	p := pathBuilder{image: im, interpreter: e.Interpreter, command: e.Command, env: out.env, dir: out.dir, user: config.User}
 	front, sites := p.sites()
 	e.Sites = slices.Concat(front, sites)
+	if d := p.programDir(); d != "" && slices.Index(e.Sites, d) == 0 {
+		e.ProgramDir = d
+	}
 	e.Distributions, e.Shadowed = im.distributions(e.Sites, &e.Warnings)
 	e.Customize = im.modules("sitecustomize", slices.Concat(front, im.stdlib(e.Interpreter), sites))
 	e.Django = im.django(e, out.env)

@@ -72,6 +72,9 @@ type Wrap struct {
 	Interpreter      string      `json:"interpreter"`
 	Instrumentations []string    `json:"instrumentations"` // planned, by entry point name
 	Options          []string    `json:"options"`          // OTEL_* names that the launcher has options for
+	// Path is searched first while OpenTelemetry loads: directories with
+	// packages of the app that Python puts on sys.path only later.
+	Path []string `json:"path,omitempty"`
 	// Environment is set by the loader where it is missing: for a command that
 	// clears the environment that the image's config gives it.
 	Environment map[string]string `json:"environment,omitempty"`

@@ -28,7 +28,8 @@ What stays in the process:
 
 - sys.path: this directory, where PYTHONPATH put it, and the bundle at the end.
   The working directory is in front only while Django's settings are imported
-  (not under -P or PYTHONSAFEPATH).
+  (not under -P or PYTHONSAFEPATH), and "path" of wrap.json only while
+  OpenTelemetry loads.
 - sys.modules: "_imgwrap_loader" (this module; tells that it has run), what the
   release's initialisation imports, and "sitecustomize": the next one on
   sys.path, as if this one were not there, or this one if there is no other.
@@ -106,7 +107,7 @@ def load():
         before = Snapshot()
         for name, value in (wrap.get("environment") or {}).items():
             os.environ.setdefault(str(name), str(value))
-        initialize(bundle, touched)
+        initialize(bundle, touched, wrap.get("path") or ())
     except BaseException as error:
         if touched:
             # Patches of the application's packages import from the bundle, so
@@ -322,12 +323,16 @@ def is_under(module, directory):
     )
 
 
-def initialize(bundle, touched):
+def initialize(bundle, touched, first):
     """Run the release's own initialisation; raise what made it fail.
 
-    touched gets the name of each instrumentation that was about to load.
+    touched gets the name of each instrumentation that was about to load. first
+    are directories with packages of the application that Python puts in front
+    of sys.path only later: the directory of its script.
     """
-    sys.path[:] = [path for path in sys.path if path != bundle] + [bundle]
+    first = [str(path) for path in first]
+    rest = [path for path in sys.path if path != bundle]
+    sys.path[:] = first + rest + [bundle]
     # Up to 0.48b0 the initialisation wants PYTHONPATH to be there.
     path = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     os.environ["PYTHONPATH"] = os.pathsep.join(
@@ -391,8 +396,14 @@ def initialize(bundle, touched):
         finally:
             for logger in loggers:
                 logger.removeFilter(failures)
-            # setuptools puts its vendored packages there.
-            sys.path[:] = [p for p in sys.path if not p.startswith(bundle + os.sep)]
+            # setuptools puts its vendored packages there. What was first goes
+            # by identity: an equal entry may have been there before.
+            sys.path[:] = [
+                entry
+                for entry in sys.path
+                if not entry.startswith(bundle + os.sep)
+                and not any(entry is path for path in first)
+            ]
     if failures.error is not None:
         raise failures.error
 

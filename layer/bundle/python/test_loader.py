@@ -423,6 +423,19 @@ class LoadTest(LoaderTest):
         self.assertEqual(report["environ"]["OTEL_LOGS_EXPORTER"], "console")
 
     @each_release
+    def test_packages_beside_the_script_win(self, release):
+        self.write_bundle(release)
+        self.write("app/dependency.py", "mine = True")
+        self.write_wrap(path=[self.path("app")])
+        expected = self.bare()
+        report, err = self.report()
+        self.assertEqual(err, "")
+        self.assertEqual(report["path"], expected["path"] + [self.bundle])
+        script = "import dependency; print(dependency.__file__)"
+        result = self.python("-c", script)
+        self.assertEqual(result.out.strip(), self.path("app", "dependency.py"))
+
+    @each_release
     def test_by_path_file_in_an_isolated_interpreter(self, release):
         self.write_bundle(release)
         site = "venv/lib/python%d.%d/site-packages/" % sys.version_info[:2]
