@@ -24,7 +24,7 @@ import (
 
 // planned are two distributions to choose from: Flask's instrumentation, and
 // Django's.
-var planned = &catalog.Catalog{Releases: []*catalog.Release{{
+var planned = catalog.New(&catalog.Release{
 	Version: "1.27.0", Contrib: "0.48b0", Python: catalog.Python{Min: "3.8", Max: "3.14"},
 	TracesExporters: []string{"console", "otlp_proto_http"},
 	Distributions: []catalog.Distribution{
@@ -38,7 +38,7 @@ var planned = &catalog.Catalog{Releases: []*catalog.Release{{
 		{Name: "django", Distribution: "opentelemetry-instrumentation-django", Libraries: []string{"django >= 1.10"}},
 		{Name: "flask", Distribution: "opentelemetry-instrumentation-flask", Libraries: []string{"flask >= 1.0"}},
 	},
-}}}
+})
 
 var bundleInfo = layer.Info{
 	Digest: v1.Hash{Algorithm: "sha256", Hex: strings.Repeat("b", 64)},

@@ -79,7 +79,10 @@ func (a *app) listLayers(out output) error {
 		return err
 	}
 	lines := []listedLayer{}
-	for _, r := range c.Releases {
+	for r, err := range c.Releases() {
+		if err != nil {
+			return err
+		}
 		lines = append(lines, listedLayer{
 			Release:          r.String(),
 			Python:           r.Python.Min + " to " + r.Python.Max,
@@ -114,18 +117,22 @@ func (a *app) buildLayers(cmd *cobra.Command, names []string) error {
 	if err != nil {
 		return err
 	}
-	releases := c.Releases
+	releases := c.Releases()
 	if len(names) > 0 {
-		releases = nil
+		var named []*catalog.Release
 		for _, name := range names {
 			r, err := c.Find(name)
 			if err != nil {
 				return err
 			}
-			releases = append(releases, r)
+			named = append(named, r)
 		}
+		releases = catalog.New(named...).Releases()
 	}
-	for _, r := range releases {
+	for r, err := range releases {
+		if err != nil {
+			return err
+		}
 		l, err := builder.Bundle(cmd.Context(), r)
 		if err != nil {
 			return err

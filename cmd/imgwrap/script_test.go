@@ -36,8 +36,8 @@ import (
 	"github.com/imgwrap/imgwrap/layer/wheel/wheeltest"
 )
 
-// releasesVariable names the file with the catalog that imgwrap has in the
-// scripts: releases of a few small wheels, in place of the real ones.
+// releasesVariable names the file with the releases that imgwrap has in the
+// scripts: made of a few small wheels, in place of the real ones.
 const releasesVariable = "TEST_RELEASES"
 
 func TestMain(m *testing.M) {
@@ -50,8 +50,11 @@ func TestMain(m *testing.M) {
 				if err != nil {
 					return nil, err
 				}
-				c := &catalog.Catalog{}
-				return c, json.Unmarshal(b, c)
+				var releases []*catalog.Release
+				if err := json.Unmarshal(b, &releases); err != nil {
+					return nil, err
+				}
+				return catalog.New(releases...), nil
 			}))
 		},
 	})
@@ -111,10 +114,10 @@ func TestScripts(t *testing.T) {
 	})
 }
 
-// testReleases are two releases with upstream's names and a few of its
-// requirements, and the index that has their wheels.
-func testReleases(t *testing.T) (*catalog.Catalog, http.Handler) {
-	c := &catalog.Catalog{}
+// testReleases are three releases, the newest first, with upstream's names and
+// a few of its requirements, and the index that has their wheels.
+func testReleases(t *testing.T) ([]*catalog.Release, http.Handler) {
+	var releases []*catalog.Release
 	index := &wheeltest.Index{Wheels: map[string][]byte{}}
 	for _, r := range []struct{ version, contrib, python, protobuf, flask string }{
 		{"1.45.1", "0.66b1", "3.10", "protobuf<8.0,>=5.0", "flask >= 1.0"},
@@ -161,14 +164,14 @@ func testReleases(t *testing.T) (*catalog.Catalog, http.Handler) {
 			index.Wheels[entry.Wheel] = content
 			release.Distributions = append(release.Distributions, entry)
 		}
-		c.Releases = append(c.Releases, release)
+		releases = append(releases, release)
 	}
-	record(t, c, index)
-	return c, index
+	record(t, releases, index)
+	return releases, index
 }
 
 // record fills in the layers that the releases build to.
-func record(t *testing.T, c *catalog.Catalog, index http.Handler) {
+func record(t *testing.T, releases []*catalog.Release, index http.Handler) {
 	t.Helper()
 	server := httptest.NewServer(index)
 	defer server.Close()
@@ -178,7 +181,7 @@ func record(t *testing.T, c *catalog.Catalog, index http.Handler) {
 		t.Fatal(err)
 	}
 	builder.Wheels.Index = server.URL + "/simple"
-	for _, r := range c.Releases {
+	for _, r := range releases {
 		l, err := builder.Build(t.Context(), r)
 		if err != nil {
 			t.Fatal(err)

@@ -211,17 +211,21 @@ func (e *UnknownInstrumentationError) Hint() string {
 // Choose picks the newest release of the catalog without a conflict and the
 // instrumentations that the environment's distributions ask for.
 //
-// Errors are a [*catalog.UnknownReleaseError] or an
-// [*UnknownInstrumentationError] for names that do not exist, and a
-// [*NoReleaseError] if nothing fits.
+// Besides those of reading the catalog, errors are a
+// [*catalog.UnknownReleaseError] or an [*UnknownInstrumentationError] for names
+// that do not exist, and a [*NoReleaseError] if nothing fits.
 func Choose(c *catalog.Catalog, env Environment, opts Options) (*Choice, error) {
-	candidates := c.Releases
+	candidates := c.Releases()
 	if opts.Release != "" {
 		r, err := c.Find(opts.Release)
 		if err != nil {
 			return nil, err
 		}
-		candidates = []*catalog.Release{r}
+		candidates = catalog.New(r).Releases()
+	}
+	newest, err := newestPython(c)
+	if err != nil {
+		return nil, err
 	}
 	tiers := []bool{false, true} // whether what is proven counts
 	switch opts.Bounds {
@@ -233,9 +237,12 @@ func Choose(c *catalog.Catalog, env Environment, opts Options) (*Choice, error) 
 	var refused []Refusal
 	for _, proven := range tiers {
 		refused = nil
-		for _, r := range candidates {
+		for r, err := range candidates {
+			if err != nil {
+				return nil, err
+			}
 			v := newView(r, env, opts.AllowConflict, proven)
-			if refusal, ok := v.core(newestPython(c)); !ok {
+			if refusal, ok := v.core(newest); !ok {
 				refused = append(refused, refusal)
 				continue
 			}
@@ -333,15 +340,16 @@ func minor(version string) []int {
 	return numbers
 }
 
-// newestPython is the newest Python that any release was tried with.
-func newestPython(c *catalog.Catalog) []int {
-	var newest []int
-	for _, r := range c.Releases {
-		if m := minor(r.Python.Max); slices.Compare(m, newest) > 0 {
-			newest = m
+// newestPython is the newest Python that any release was tried with. The newest
+// release is tried with it, which a test of the catalog holds.
+func newestPython(c *catalog.Catalog) ([]int, error) {
+	for r, err := range c.Releases() {
+		if err != nil {
+			return nil, err
 		}
+		return minor(r.Python.Max), nil
 	}
-	return newest
+	return nil, nil
 }
 
 // coreDistributions are what an image needs to send traces at all, besides

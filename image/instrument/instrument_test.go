@@ -54,7 +54,7 @@ var (
 )
 
 func testCatalog() *catalog.Catalog {
-	c := &catalog.Catalog{Releases: []*catalog.Release{
+	releases := []*catalog.Release{
 		release("1.45.1", "0.66b1", "3.10", []string{
 			"opentelemetry-distro 0.66b1: opentelemetry-sdk==1.45.1 | opentelemetry-instrumentation==0.66b1",
 			"opentelemetry-sdk 1.45.1: typing-extensions>=4.5",
@@ -78,14 +78,14 @@ func testCatalog() *catalog.Catalog {
 			"opentelemetry-instrumentation-wsgi 0.38b0: opentelemetry-instrumentation==0.38b0",
 			"importlib-metadata 6.0.1:", "protobuf 4.21.0:", "typing-extensions 4.7.0:", "wrapt 1.16.0:",
 		}, flask, wsgi),
-	}}
+	}
 	for _, python := range []string{"3.10", "3.13"} {
-		c.Releases[0].Trials = append(c.Releases[0].Trials,
+		releases[0].Trials = append(releases[0].Trials,
 			catalog.Trial{Distribution: "packaging", Python: python, Worked: []string{"20.0"}},
 			catalog.Trial{Distribution: "protobuf", Python: python, Worked: []string{"4.25.5"}},
 			catalog.Trial{Distribution: "typing-extensions", Python: python, Worked: []string{"3.7.0"}})
 	}
-	return c
+	return catalog.New(releases...)
 }
 
 func environment(python string, distributions ...string) Environment {

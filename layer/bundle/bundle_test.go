@@ -345,7 +345,10 @@ func TestCatalog(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, r := range c.Releases {
+	for r, err := range c.Releases() {
+		if err != nil {
+			t.Fatal(err)
+		}
 		if info, err := Recorded(r); err != nil || info.Size == 0 || info.Files == 0 || info.Unpacked == 0 {
 			t.Errorf("%s: recorded %v, %v", r, info, err)
 		}

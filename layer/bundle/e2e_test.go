@@ -19,7 +19,10 @@ func TestRecorded(t *testing.T) {
 		t.Fatal(err)
 	}
 	b := &Builder{Wheels: &wheel.Fetcher{CacheDir: t.TempDir()}}
-	for _, r := range c.Releases {
+	for r, err := range c.Releases() {
+		if err != nil {
+			t.Fatal(err)
+		}
 		want, err := Recorded(r)
 		if err != nil {
 			t.Fatal(err)

@@ -9,26 +9,49 @@
 //	layer/catalog/generate/generate.py   locks the releases from the package index
 //	go run ./layer/bundle/record         adds the layers they build to
 //	layer/catalog/generate/prove.py      runs them
-//	go generate ./layer/catalog          writes catalog.bin, which the program embeds
 package catalog
 
 import (
+	"embed"
 	"encoding/json"
 	"fmt"
 	"io/fs"
+	"iter"
 	"path"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/imgwrap/imgwrap/layer/pep440"
 )
 
-// Catalog is the releases there are.
+// Catalog is the releases there are. What they are called is known at once;
+// the rest of a release is read when it is first asked for, because most
+// commands need few of them. It may be used by several goroutines.
 type Catalog struct {
-	Releases []*Release // newest first
+	entries []entry // newest first
 }
 
-// Release is one release of OpenTelemetry Python, locked.
+type entry struct {
+	version, contrib string
+	read             func() (*Release, error) // the same each time
+}
+
+func (e entry) String() string {
+	return e.version + "/" + e.contrib
+}
+
+// New returns a catalog of these releases, the newest first.
+func New(releases ...*Release) *Catalog {
+	c := &Catalog{}
+	for _, r := range releases {
+		c.entries = append(c.entries, entry{r.Version, r.Contrib, func() (*Release, error) { return r, nil }})
+	}
+	return c
+}
+
+// Release is one release of OpenTelemetry Python, locked. A catalog hands out
+// the same one each time: it is to be read only.
 //
 // Upstream numbers two trains: the stable one of the API, SDK and exporters,
 // and the beta one of the distro and the instrumentations. A release is a pair
@@ -120,46 +143,53 @@ type Instrumentation struct {
 	Always bool `json:"always"`
 }
 
-// Load returns the catalog that is embedded in the program. Its lists are
-// shared between releases: they are to be read only.
+//go:embed releases/*.json proven.json
+var embedded embed.FS
+
+// Load returns the catalog that is embedded in the program.
 func Load() (*Catalog, error) {
-	return unpack(packed)
+	return Read(embedded)
 }
 
-// Read reads a catalog from its JSON files: those in the folder releases, and
-// proven.json. Trials of other bytes than a release now has are left out.
+// Read returns the catalog of a folder's JSON files: those in the folder
+// releases, each named by both its versions, such as 1.27.0_0.48b0.json, and
+// proven.json. A file is read when its release is first asked for. Trials of
+// other bytes than a release now has are left out.
 func Read(fsys fs.FS) (*Catalog, error) {
 	names, err := fs.Glob(fsys, "releases/*.json")
 	if err != nil {
 		return nil, err
 	}
-	catalog := &Catalog{}
-	versions := make(map[*Release]pep440.Version)
+	type file struct {
+		entry
+		order pep440.Version
+	}
+	proofs := sync.OnceValues(func() ([]proof, error) { return readProofs(fsys) })
+	var files []file
 	for _, name := range names {
-		release, err := readRelease(fsys, name)
-		if err != nil {
-			return nil, fmt.Errorf("reading %s of the catalog: %w", path.Base(name), err)
+		version, contrib, _ := strings.Cut(strings.TrimSuffix(path.Base(name), ".json"), "_")
+		f := file{entry: entry{version: version, contrib: contrib}}
+		if f.order, err = pep440.Parse(version); err != nil {
+			return nil, fmt.Errorf("reading the name of %s of the catalog: %w", path.Base(name), err)
 		}
-		if versions[release], err = pep440.Parse(release.Version); err != nil {
-			return nil, fmt.Errorf("reading %s of the catalog: %w", path.Base(name), err)
-		}
-		catalog.Releases = append(catalog.Releases, release)
-	}
-	slices.SortFunc(catalog.Releases, func(a, b *Release) int {
-		return versions[b].Compare(versions[a])
-	})
-	proofs, err := readProofs(fsys)
-	if err != nil {
-		return nil, fmt.Errorf("reading %s of the catalog: %w", provenFile, err)
-	}
-	for _, r := range catalog.Releases {
-		for _, p := range proofs {
-			if p.Release == r.Version && p.DiffID == r.Layer.DiffID {
-				r.Trials = p.Trials
+		f.read = sync.OnceValues(func() (*Release, error) {
+			r, err := readRelease(fsys, name, proofs)
+			if err == nil && r.String() != f.String() {
+				err = fmt.Errorf("it has the release %s", r)
 			}
-		}
+			if err != nil {
+				return nil, fmt.Errorf("reading %s of the catalog: %w", path.Base(name), err)
+			}
+			return r, nil
+		})
+		files = append(files, f)
 	}
-	return catalog, nil
+	slices.SortFunc(files, func(a, b file) int { return b.order.Compare(a.order) })
+	c := &Catalog{}
+	for _, f := range files {
+		c.entries = append(c.entries, f.entry)
+	}
+	return c, nil
 }
 
 const provenFile = "proven.json"
@@ -177,35 +207,56 @@ func readProofs(fsys fs.FS) ([]proof, error) {
 		return nil, err
 	}
 	var proofs []proof
-	err = json.Unmarshal(data, &proofs)
-	return proofs, err
+	if err := json.Unmarshal(data, &proofs); err != nil {
+		return nil, fmt.Errorf("reading %s: %w", provenFile, err)
+	}
+	return proofs, nil
 }
 
-func readRelease(fsys fs.FS, name string) (*Release, error) {
+func readRelease(fsys fs.FS, name string, proofs func() ([]proof, error)) (*Release, error) {
 	data, err := fs.ReadFile(fsys, name)
 	if err != nil {
 		return nil, err
 	}
-	release := &Release{}
-	if err := json.Unmarshal(data, release); err != nil {
+	r := &Release{}
+	if err := json.Unmarshal(data, r); err != nil {
 		return nil, err
 	}
-	return release, nil
+	proven, err := proofs()
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range proven {
+		if p.Release == r.Version && p.DiffID == r.Layer.DiffID {
+			r.Trials = p.Trials
+		}
+	}
+	return r, nil
+}
+
+// Releases goes through the releases, newest first, and reads each when it is
+// its turn. An error, which names the file, is the last of it.
+func (c *Catalog) Releases() iter.Seq2[*Release, error] {
+	return func(yield func(*Release, error) bool) {
+		for _, e := range c.entries {
+			if r, err := e.read(); !yield(r, err) || err != nil {
+				return
+			}
+		}
+	}
 }
 
 // Find returns the release with a name: the version of either train, or both
 // as in "1.27.0/0.48b0". If there is none, the error is an *UnknownReleaseError.
 func (c *Catalog) Find(name string) (*Release, error) {
-	for _, release := range c.Releases {
-		if name == release.Version || name == release.Contrib || name == release.String() {
-			return release, nil
+	unknown := &UnknownReleaseError{Name: name}
+	for _, e := range c.entries {
+		if name == e.version || name == e.contrib || name == e.String() {
+			return e.read()
 		}
+		unknown.Known = append(unknown.Known, e.String())
 	}
-	err := &UnknownReleaseError{Name: name}
-	for _, release := range c.Releases {
-		err.Known = append(err.Known, release.String())
-	}
-	return nil, err
+	return nil, unknown
 }
 
 // String returns both versions, e.g. "1.27.0/0.48b0".

@@ -1,8 +1,11 @@
 package catalog
 
 import (
+	"bytes"
+	"compress/gzip"
 	"errors"
 	"fmt"
+	"io/fs"
 	"regexp"
 	"slices"
 	"strings"
@@ -17,9 +20,9 @@ import (
 const leftToTheApp = "psutil"
 
 func TestLoad(t *testing.T) {
-	c := mustLoad(t)
+	releases := loadAll(t)
 	var got []string
-	for _, r := range c.Releases {
+	for _, r := range releases {
 		got = append(got, r.String())
 	}
 	for _, want := range []string{"1.45.1/0.66b1", "1.41.1/0.62b1", "1.33.1/0.54b1", "1.27.0/0.48b0", "1.17.0/0.38b0"} {
@@ -27,26 +30,155 @@ func TestLoad(t *testing.T) {
 			t.Errorf("Load() = %v, want it to have %s", got, want)
 		}
 	}
-	for i := 1; i < len(c.Releases); i++ {
-		newer, older := mustVersion(t, c.Releases[i-1].Version), mustVersion(t, c.Releases[i].Version)
+	for i := 1; i < len(releases); i++ {
+		newer, older := mustVersion(t, releases[i-1].Version), mustVersion(t, releases[i].Version)
 		if newer.Compare(older) <= 0 {
-			t.Errorf("%s is before %s, want the newest first", c.Releases[i-1], c.Releases[i])
+			t.Errorf("%s is before %s, want the newest first", releases[i-1], releases[i])
 		}
 	}
 }
 
-func TestLoadErrors(t *testing.T) {
-	for name, content := range map[string]string{
-		"no JSON":           "<html>",
-		"a string for size": `{"version": "1.0.0", "distributions": [{"size": "12"}]}`,
-		"no version":        `{"contrib": "0.1b0"}`,
+// Whether a Python is newer than any that was tried is asked of the newest
+// release.
+func TestNewestPython(t *testing.T) {
+	releases := loadAll(t)
+	newest := mustVersion(t, releases[0].Python.Max)
+	for _, r := range releases {
+		if mustVersion(t, r.Python.Max).Compare(newest) > 0 {
+			t.Errorf("%s was tried with Python %s, the newest release only with %s", r, r.Python.Max, newest)
+		}
+	}
+}
+
+// What a download of the program grows by stays small.
+func TestEmbeddedSize(t *testing.T) {
+	var compressed bytes.Buffer
+	w := gzip.NewWriter(&compressed)
+	if err := fs.WalkDir(embedded, ".", func(name string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		data, err := embedded.ReadFile(name)
+		if err != nil {
+			return err
+		}
+		_, err = w.Write(data)
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if size, limit := compressed.Len(), 1<<20; size >= limit {
+		t.Errorf("compressed, the embedded files have %d bytes, want less than %d", size, limit)
+	}
+}
+
+func TestRead(t *testing.T) {
+	const file = "releases/1.9.0_0.30b0.json"
+	for _, tt := range []struct{ name, file, content, proven, want string }{
+		{"no JSON", file, "<html>", "[]", "1.9.0_0.30b0.json"},
+		{"a string for size", file, `{"version": "1.9.0", "contrib": "0.30b0", "distributions": [{"size": "12"}]}`, "[]", "1.9.0_0.30b0.json"},
+		{"no version", file, `{"contrib": "0.30b0"}`, "[]", "it has the release /0.30b0"},
+		{"another release", file, `{"version": "1.9.0", "contrib": "0.30b1"}`, "[]", "it has the release 1.9.0/0.30b1"},
+		{"a name without a version", "releases/new.json", "{}", "[]", "new.json"},
+		{"no JSON of what was run", file, `{"version": "1.9.0", "contrib": "0.30b0"}`, "", provenFile},
 	} {
-		t.Run(name, func(t *testing.T) {
-			_, err := Read(fstest.MapFS{"releases/1.0.0.json": {Data: []byte(content)}, provenFile: {Data: []byte("[]")}})
-			if err == nil || !strings.Contains(err.Error(), "1.0.0.json") {
-				t.Errorf("load() = %v, want an error that names the file", err)
+		t.Run(tt.name, func(t *testing.T) {
+			c, err := Read(fstest.MapFS{tt.file: {Data: []byte(tt.content)}, provenFile: {Data: []byte(tt.proven)}})
+			if err == nil {
+				_, err = c.Find("1.9.0")
+			}
+			if err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("error %v, want %q in it", err, tt.want)
 			}
 		})
+	}
+}
+
+// A release is read once, and only when it is asked for.
+func TestReadLazily(t *testing.T) {
+	c, err := Read(fstest.MapFS{
+		"releases/1.10.0_0.31b0.json": {Data: []byte(`{"version": "1.10.0", "contrib": "0.31b0", "layer": {"diff_id": "sha256:1"}}`)},
+		"releases/1.9.0_0.30b0.json":  {Data: []byte("damaged")},
+		"releases/1.8.0_0.29b0.json":  {Data: []byte(`{"version": "1.8.0", "contrib": "0.29b0", "layer": {"diff_id": "sha256:2"}}`)},
+		provenFile: {Data: []byte(`[
+			{"release": "1.10.0", "diff_id": "sha256:1", "trials": [{"distribution": "protobuf"}]},
+			{"release": "1.8.0", "diff_id": "sha256:3", "trials": [{"distribution": "protobuf"}]}]`)},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	var failure error
+	for r, err := range c.Releases() {
+		if err != nil {
+			failure = err
+			continue
+		}
+		got = append(got, r.String())
+	}
+	if !slices.Equal(got, []string{"1.10.0/0.31b0"}) || failure == nil || !strings.Contains(failure.Error(), "1.9.0_0.30b0.json") {
+		t.Errorf("releases %v, %v, want the one before the damaged file, and an error", got, failure)
+	}
+	found := make(chan *Release)
+	for range 4 {
+		go func() {
+			r, _ := c.Find("0.31b0")
+			found <- r
+		}()
+	}
+	first := <-found
+	if first == nil || len(first.Trials) != 1 {
+		t.Errorf("release %+v, want its trials", first)
+	}
+	for range 3 {
+		if r := <-found; r != first {
+			t.Errorf("release %p, want the one read before, %p", r, first)
+		}
+	}
+	if r, err := c.Find("1.8.0"); err != nil || r.Trials != nil {
+		t.Errorf("Find(1.8.0) = %+v, %v, want no trials, which were of other bytes", r, err)
+	}
+	_, err = c.Find("1.0.0")
+	var unknown *UnknownReleaseError
+	if !errors.As(err, &unknown) || !slices.Equal(unknown.Known, []string{"1.10.0/0.31b0", "1.9.0/0.30b0", "1.8.0/0.29b0"}) {
+		t.Errorf("Find(1.0.0) = %v, want all three names", err)
+	}
+}
+
+func TestNew(t *testing.T) {
+	newer, older := &Release{Version: "1.1.0", Contrib: "0.22b0"}, &Release{Version: "1.0.0", Contrib: "0.21b0"}
+	c := New(newer, older)
+	var got []*Release
+	for r, err := range c.Releases() {
+		if err != nil {
+			t.Fatal(err)
+		}
+		got = append(got, r)
+	}
+	if !slices.Equal(got, []*Release{newer, older}) {
+		t.Errorf("releases %v, want %v", got, []*Release{newer, older})
+	}
+	if r, err := c.Find("0.21b0"); err != nil || r != older {
+		t.Errorf("Find(0.21b0) = %v, %v", r, err)
+	}
+}
+
+// What the commands do that need one release, the newest.
+func BenchmarkNewest(b *testing.B) {
+	for b.Loop() {
+		c, err := Load()
+		if err != nil {
+			b.Fatal(err)
+		}
+		for _, err := range c.Releases() {
+			if err != nil {
+				b.Fatal(err)
+			}
+			break
+		}
 	}
 }
 
@@ -72,7 +204,7 @@ func TestFind(t *testing.T) {
 }
 
 func TestReleases(t *testing.T) {
-	for _, r := range mustLoad(t).Releases {
+	for _, r := range loadAll(t) {
 		t.Run(r.Version, func(t *testing.T) {
 			t.Run("trains", func(t *testing.T) { checkTrains(t, r) })
 			t.Run("layer", func(t *testing.T) { checkLayer(t, r.Layer) })
@@ -287,6 +419,18 @@ func mustLoad(t *testing.T) *Catalog {
 		t.Fatal(err)
 	}
 	return c
+}
+
+func loadAll(t *testing.T) []*Release {
+	t.Helper()
+	var all []*Release
+	for r, err := range mustLoad(t).Releases() {
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, r)
+	}
+	return all
 }
 
 func mustVersion(t *testing.T, s string) pep440.Version {

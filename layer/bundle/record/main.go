@@ -2,10 +2,9 @@
 // writes its digests and sizes into the release's JSON file, so that imgwrap
 // knows them without building. Run it in the root of the repository after the
 // generator of the catalog, or when a new version of the compression library
-// gives other bytes, and then pack the catalog:
+// gives other bytes:
 //
 //	go run ./layer/bundle/record
-//	go generate ./layer/catalog
 package main
 
 import (
@@ -50,12 +49,15 @@ func run(ctx context.Context, cacheDir, catalogDir string) error {
 		return err
 	}
 	builder := &bundle.Builder{Wheels: &wheel.Fetcher{CacheDir: cacheDir}}
-	for _, r := range c.Releases {
+	for r, err := range c.Releases() {
+		if err != nil {
+			return err
+		}
 		l, err := builder.Build(ctx, r)
 		if err != nil {
 			return err
 		}
-		file := filepath.Join(catalogDir, "releases", r.Version+".json")
+		file := filepath.Join(catalogDir, "releases", r.Version+"_"+r.Contrib+".json")
 		changed, err := record(file, l.Info())
 		if err != nil {
 			return err

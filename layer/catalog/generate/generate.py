@@ -5,7 +5,7 @@
 # ///
 """Locks OpenTelemetry releases for the catalog.
 
-    generate.py 1.27.0 1.33.1    lock these, writing ../releases/<version>.json
+    generate.py 1.27.0 1.33.1    lock these, writing ../releases/<version>_<beta>.json
     generate.py                  lock again what the catalog has
     generate.py --check          say what would change, write nothing (exit 1)
     generate.py --list           list every release since 1.12.0, complete or not
@@ -29,10 +29,9 @@ newest one on the index often does not. A lock holds
   app may ship already (see lock.py).
 
 The recorded layer of a release is kept for as long as its distributions stay
-the same. After a change, in the root of the repository:
+the same. After a change, record the new layers, in the root of the repository:
 
-    go run ./layer/bundle/record     record the new layers
-    go generate ./layer/catalog      embed the result
+    go run ./layer/bundle/record
 """
 
 from __future__ import annotations
@@ -65,7 +64,7 @@ def main() -> int:
 
     index = Index(args.index_url, args.cache, args.as_of)
     known = {str(release.version): release for release in locking.releases(index)}
-    wanted = args.releases or sorted(p.stem for p in args.output.glob("*.json"))
+    wanted = args.releases or sorted(p.name.partition("_")[0] for p in args.output.glob("*.json"))
     if args.all or args.list:
         wanted = list(known)
     if unknown := [name for name in wanted if name not in known]:
@@ -80,7 +79,7 @@ def main() -> int:
             failed = failed or not (args.all or args.list)
             continue
         summary = f"{known[name]}: {len(lock.wheels)} distributions, Python {lock.pythons[0]} to {lock.pythons[-1]}"
-        path = args.output / f"{name}.json"
+        path = args.output / f"{lock.release.version}_{lock.release.contrib}.json"
         if args.list:
             print(summary)
             continue

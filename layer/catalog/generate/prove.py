@@ -113,7 +113,8 @@ def main() -> int:
 
 
 def read_release(version: str) -> dict:
-    return json.loads((RELEASES / f"{version}.json").read_text())
+    (path,) = RELEASES.glob(f"{version}_*.json")
+    return json.loads(path.read_text())
 
 
 def find_pythons() -> dict[str, str]:

@@ -77,6 +77,10 @@ class Versions(unittest.TestCase):
         text = prove.PROVEN.read_text()
         self.assertEqual(prove.render(json.loads(text)), text)
 
+    def test_read_release(self):
+        for version in ("1.28.1", "1.45.1"):
+            self.assertEqual(prove.read_release(version)["version"], version)
+
 
 class Received(unittest.TestCase):
     def test_decode(self):
