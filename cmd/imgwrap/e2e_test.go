@@ -45,13 +45,15 @@ type plan struct {
 	Instrumentations []struct {
 		Name string `json:"name"`
 	} `json:"instrumentations"`
-	LeftOut []struct {
-		Name   string `json:"name"`
-		Reason string `json:"reason"`
-	} `json:"left_out"`
-	Layers []struct {
+	LeftOut []leftOut `json:"left_out"`
+	Layers  []struct {
 		Digest string `json:"digest"`
 	} `json:"layers"`
+}
+
+type leftOut struct {
+	Name   string `json:"name"`
+	Reason string `json:"reason"`
 }
 
 func (p plan) instruments(name string) bool {
