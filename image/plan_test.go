@@ -19,6 +19,7 @@ import (
 	"github.com/imgwrap/imgwrap/image/rewrite"
 	"github.com/imgwrap/imgwrap/image/scan"
 	"github.com/imgwrap/imgwrap/layer"
+	"github.com/imgwrap/imgwrap/layer/bundle"
 	"github.com/imgwrap/imgwrap/layer/catalog"
 )
 
@@ -207,6 +208,25 @@ func TestLaunchLayer(t *testing.T) {
 	}
 	if _, ok := headers["usr/local/lib/python3.11/site-packages/imgwrap.pth"]; ok {
 		t.Error("a path file, although PYTHONPATH is read")
+	}
+}
+
+// Packages beside the script are the app's own and come before the bundle's, but
+// Python looks there only after OpenTelemetry has been loaded.
+func TestPackagesBesideTheScript(t *testing.T) {
+	src := app(t, appFiles(t, "app/main.py", "app/protobuf-5.28.0.dist-info/METADATA"))
+	src.parsed.Config.Cmd = []string{"python3.11", "/app/main.py"}
+	var err error
+	if src.environment, err = src.inspect(""); err != nil {
+		t.Fatal(err)
+	}
+	_, contents := launched(t, mustPlan(t, src, Options{}))
+	var wrap bundle.Wrap
+	if err := json.Unmarshal([]byte(contents["opt/imgwrap/wrap.json"]), &wrap); err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(wrap.Path, []string{"/app"}) {
+		t.Errorf("searched first: %q, want /app", wrap.Path)
 	}
 }
 
