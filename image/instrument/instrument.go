@@ -386,6 +386,7 @@ func (v *view) core(newest []int) (Refusal, bool) {
 	for _, root := range roots {
 		w.visit(v, root, nil)
 	}
+	w.train(v)
 	refusal.Conflicts = w.conflicts
 	if len(w.conflicts) > 0 {
 		return refusal, false
@@ -452,18 +453,42 @@ func (w *walk) visit(v *view, name string, extras []string) {
 		}
 		required := pep508.Normalize(req.Name)
 		if c, ok := v.check(by, req, required); !ok {
-			d, own := v.image[required]
-			switch {
-			case own && v.allow[required]:
-				w.allowed = append(w.allowed, c)
-			case own && v.tier && d.known && v.release.Proven(required, d.version, v.env.Python):
-				w.proven = append(w.proven, c)
-			default:
-				w.conflicts = append(w.conflicts, c)
-			}
+			w.add(v, c)
 			continue
 		}
 		w.visit(v, required, req.Extras)
+	}
+}
+
+// add sorts a conflict in.
+func (w *walk) add(v *view, c Conflict) {
+	d, own := v.image[c.Name]
+	switch {
+	case own && v.allow[c.Name]:
+		w.allowed = append(w.allowed, c)
+	case own && v.tier && d.known && v.release.Proven(c.Name, d.version, v.env.Python):
+		w.proven = append(w.proven, c)
+	default:
+		w.conflicts = append(w.conflicts, c)
+	}
+}
+
+// train adds a conflict for each distribution of the release's own version
+// numbers that the app ships in another version. Most require each other in
+// exactly that version, but an app that ships all of them leaves nobody to ask.
+func (w *walk) train(v *view) {
+	for _, d := range v.release.Distributions {
+		own, ok := v.image[d.Name]
+		if !ok || !strings.HasPrefix(d.Name, "opentelemetry-") || own.Version == d.Version {
+			continue
+		}
+		if d.Version != v.release.Version && d.Version != v.release.Contrib {
+			continue // a propagator with a numbering of its own
+		}
+		told := func(c Conflict) bool { return c.Name == d.Name }
+		if !slices.ContainsFunc(slices.Concat(w.conflicts, w.allowed, w.proven), told) {
+			w.add(v, Conflict{By: "this release", Requirement: d.Name + "==" + d.Version, Name: d.Name, Found: own.Version})
+		}
 	}
 }
 

@@ -228,6 +228,11 @@ func TestChoose(t *testing.T) {
 			refused: "opentelemetry-distro requires opentelemetry-sdk==1.45.1, the image has opentelemetry-sdk 1.17.0",
 		},
 		{
+			name: "an app that ships all of it too", env: environment("3.11", "opentelemetry-distro 0.38b0", "opentelemetry-exporter-otlp-proto-http 1.17.0",
+				"opentelemetry-sdk 1.17.0", "opentelemetry-instrumentation 0.38b0", "flask 2.2.5"),
+			release: "1.17.0", selected: "flask wsgi", refused: "this release requires opentelemetry-distro==0.66b1, the image has opentelemetry-distro 0.38b0",
+		},
+		{
 			name: "or none", env: environment("3.11", "opentelemetry-sdk 1.30.0"),
 		},
 	} {
