@@ -22,9 +22,32 @@ import (
 	"github.com/imgwrap/imgwrap/cmd/internal/testbed"
 )
 
+// TestE2EBundles builds bundles with one processor. A digest that isn't the
+// recorded one would mean that users get, for the same release, other bytes
+// than those they have pushed and mirrored. All releases are built, with every
+// processor of this machine, in TestE2EDockerfile.
+func TestE2EBundles(t *testing.T) {
+	bed := newBed(t)
+	w := build(t, bed)
+	releases := []string{"1.12.0", "1.27.0", "1.45.1"}
+	w.run(t, append([]string{"layer", "build"}, releases...)...) // so that the wheels are in the cache
+	dir := t.TempDir()
+	if err := os.Symlink(filepath.Join(w.cache, "wheels"), filepath.Join(dir, "wheels")); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("GOMAXPROCS", "1")
+	w.cache = dir
+	// It fails if a bundle is not as recorded.
+	built := w.run(t, append([]string{"layer", "build"}, releases...)...)
+	if lines := strings.Count(built, "\n"); lines != len(releases) {
+		t.Errorf("%d bundles built, want %d:\n%s", lines, len(releases), built)
+	}
+}
+
 // TestE2EDockerfile builds imgwrap's own image on local base images, with the
 // Go toolchain, module cache and wheels of this machine, and wraps an image
-// from inside it.
+// from inside it. That image has the bundles of all releases, built in its
+// making: that fails if one is not, byte for byte, as recorded.
 func TestE2EDockerfile(t *testing.T) {
 	bed := newBed(t)
 	w := build(t, bed)

@@ -9,15 +9,25 @@ import (
 	"testing"
 )
 
-// TestPython runs the tests of the launcher and the loader under every Python
-// of this machine, from 2.7 on; with -short, under one.
+// TestPython runs the tests of the launcher and the loader under the newest
+// Python of this machine, the oldest Python 3 and the oldest from 2.7 on; with
+// IMGWRAP_TEST_PYTHONS=all, as in make test, under those between as well. Each
+// starts some hundred interpreters.
 func TestPython(t *testing.T) {
 	interpreters := pythons(t)
 	if len(interpreters) == 0 {
 		t.Fatal("no Python found: neither on PATH nor in pyenv's directory")
 	}
-	if testing.Short() {
-		interpreters = interpreters[:1]
+	if os.Getenv("IMGWRAP_TEST_PYTHONS") != "all" {
+		three := slices.DeleteFunc(slices.Clone(interpreters), func(p python) bool { return p.hex < "03" })
+		ends := interpreters[:1]
+		if len(three) > 1 {
+			ends = append(slices.Clip(ends), three[len(three)-1])
+		}
+		if oldest := interpreters[len(interpreters)-1]; oldest.hex < "03" && len(interpreters) > 1 {
+			ends = append(slices.Clip(ends), oldest)
+		}
+		interpreters = ends
 	}
 	for _, p := range interpreters {
 		t.Run(p.version, func(t *testing.T) {
