@@ -324,3 +324,27 @@ func TestUnknownNames(t *testing.T) {
 		t.Errorf("unknown instrumentation: %v", err)
 	}
 }
+
+// FastAPI brings the API alone, in a patch release that the index does not have
+// all of: no bounds hold, and 1.45.1 was run with it.
+func TestNewestFastAPI(t *testing.T) {
+	c, err := catalog.Load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	env := environment("3.12", "fastapi 0.141.0", "starlette 1.6.0", "pydantic 2.13.0", "typing-extensions 4.15.0", "opentelemetry-api 1.45.2")
+	choice, err := Choose(c, env, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if choice.Release.Version != "1.45.1" || len(choice.Proven) == 0 {
+		t.Errorf("release %s, proven %v", choice.Release, choice.Proven)
+	}
+	if !slices.ContainsFunc(choice.Selected, func(s Selection) bool { return s.Name == "fastapi" }) {
+		t.Errorf("fastapi is left out: %v", choice.LeftOut)
+	}
+	var none *NoReleaseError
+	if _, err := Choose(c, env, Options{Bounds: BoundsStrict}); !errors.As(err, &none) {
+		t.Errorf("strictly: %v, want a NoReleaseError", err)
+	}
+}

@@ -20,7 +20,7 @@ instrumented libraries; it worked if it ended well, said nothing, imported its
 own version, and if all that it sent over OTLP/HTTP arrived and is right, read
 here without protobuf.
 
-Distributions are those that the release's core puts bounds on. Of the versions
+Distributions are those that the release's core puts bounds on, and the API. Of the versions
 that the bounds refuse, the first and the last of each minor are run, going away
 from the bounds until two in a row fail. Each is run on the lowest and on the
 highest Python that there is here and that the release and the version serve; if
@@ -76,6 +76,10 @@ OTLP_IS_GRPC = SpecifierSet("<1.13")
 # Before, the SDK's log handler recurses without end on Python 3.12 and later,
 # where LogRecord has a taskName, if log records are exported at all.
 LOGS_WORK = SpecifierSet(">=1.22")
+
+# Frameworks ship it without the rest, and in a patch release that need not be
+# complete.
+API = "opentelemetry-api"
 
 # What the app has besides: a framework that every release instruments.
 LIBRARIES = ("flask>=2,<3", "werkzeug<3")
@@ -171,7 +175,7 @@ def candidates(index: Index, release: dict) -> Iterator[Candidates]:
 
 
 def core_bounds(release: dict) -> dict[str, SpecifierSet]:
-    """What the release's core asks of what is not OpenTelemetry's, joined by name."""
+    """What the release's core asks of what an app may ship without OpenTelemetry, joined by name."""
     locked = {row["name"]: row for row in release["distributions"]}
     bounds: dict[str, SpecifierSet] = {}
     reached: set[str] = set()
@@ -186,7 +190,7 @@ def core_bounds(release: dict) -> dict[str, SpecifierSet]:
                 continue
             wanted = canonicalize_name(requirement.name)
             queue.append(wanted)
-            if not wanted.startswith("opentelemetry-"):
+            if wanted == API or not wanted.startswith("opentelemetry-"):
                 bounds[wanted] = bounds.get(wanted, SpecifierSet()) & requirement.specifier
     return bounds
 
