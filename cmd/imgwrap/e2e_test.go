@@ -45,8 +45,9 @@ type plan struct {
 	Instrumentations []struct {
 		Name string `json:"name"`
 	} `json:"instrumentations"`
-	LeftOut []leftOut `json:"left_out"`
-	Layers  []struct {
+	LeftOut  []leftOut `json:"left_out"`
+	Warnings []string  `json:"warnings"`
+	Layers   []struct {
 		Digest string `json:"digest"`
 	} `json:"layers"`
 }
@@ -283,6 +284,7 @@ func TestE2EImages(t *testing.T) {
 			entrypoint: []string{"isolated"},
 			cmd:        []string{"app:app"},
 			release:    "1.45.1",
+			warning:    "/opt/venv/lib/python3.11/site-packages/imgwrap.pth loads OpenTelemetry",
 			scopes:     shop,
 			servers:    2,
 			stopped:    gunicornStopped,
@@ -312,6 +314,7 @@ type imageCase struct {
 	release    string         // the one that imgwrap chooses
 	service    string         // service.name; empty for the repository's last component
 	leftOut    string         // an instrumentation that is left out
+	warning    string         // part of a warning of the plan
 	scopes     []string       // last components of scopes that spans of one request come from
 	own        string         // the same, the application's own scope
 	servers    int            // server spans in the trace of one request
@@ -410,6 +413,9 @@ func (tc imageCase) checkPlan(t *testing.T, p plan, source v1.Hash) {
 		if !p.instruments(scope) {
 			t.Errorf("%s is not planned: %v", scope, p.Instrumentations)
 		}
+	}
+	if tc.warning != "" && !slices.ContainsFunc(p.Warnings, func(w string) bool { return strings.Contains(w, tc.warning) }) {
+		t.Errorf("no warning has %q: %q", tc.warning, p.Warnings)
 	}
 	if tc.leftOut == "" {
 		return

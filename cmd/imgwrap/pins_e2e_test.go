@@ -36,6 +36,7 @@ func TestE2EPins(t *testing.T) {
 			// The application's own launcher would instrument it as well.
 			list: "otel-sdk-1.30", pins: "opentelemetry-sdk 1.30.0, opentelemetry-distro 0.51b0", release: "1.30.0",
 			cmd: append([]string{"opentelemetry-instrument"}, own...), plain: own, own: "shop",
+			warning: "starts opentelemetry-instrument itself",
 		},
 	}
 	var mu sync.Mutex
@@ -71,6 +72,7 @@ type pinCase struct {
 	cmd     []string // instead of the recipe's
 	plain   []string // cmd without telemetry, if cmd has any
 	own     string   // the application's own scope
+	warning string   // part of a warning of the plan
 }
 
 // run returns the case's row of the table.
@@ -83,6 +85,7 @@ func (tc pinCase) run(t *testing.T, bed *testbed.Bed, w imgwrap) string {
 		release: tc.release,
 		scopes:  []string{"flask", "requests", "sqlalchemy"},
 		own:     tc.own,
+		warning: tc.warning,
 		servers: 2,
 		stopped: gunicornStopped,
 	}
