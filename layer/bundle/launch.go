@@ -72,6 +72,17 @@ type Wrap struct {
 	Interpreter      string      `json:"interpreter"`
 	Instrumentations []string    `json:"instrumentations"` // planned, by entry point name
 	Options          []string    `json:"options"`          // OTEL_* names that the launcher has options for
+	// Modules are, by instrumentation, those whose import the loader waits for
+	// with it. One that isn't here is loaded at start.
+	Modules map[string][]string `json:"modules,omitempty"`
+	// Everywhere tells that every Python process of a container has the loader,
+	// not only those below the launcher. It leaves alone what runs code of the
+	// command line, an interactive interpreter and tools of the standard library
+	// then.
+	Everywhere bool `json:"everywhere,omitempty"`
+	// Skip are command lines that are not the application, such as the image's
+	// health check: a script or module by its last component, and its arguments.
+	Skip [][]string `json:"skip,omitempty"`
 	// Path is searched first while OpenTelemetry loads: directories with
 	// packages of the app that Python puts on sys.path only later.
 	Path []string `json:"path,omitempty"`

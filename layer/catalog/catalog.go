@@ -141,6 +141,11 @@ type Instrumentation struct {
 	// Always tells that upstream's bootstrap selects the distribution
 	// whatever is installed.
 	Always bool `json:"always"`
+
+	// Modules are those that the instrumentation patches: nothing is lost if
+	// it is loaded when the first of them has been imported. If there are none,
+	// it has to be loaded at start. They are the same in all releases.
+	Modules []string `json:"-"`
 }
 
 //go:embed releases/*.json proven.json
