@@ -10,6 +10,7 @@ need() { # COMMAND PACKAGE
 need buildah buildah
 need conmon conmon
 need crun crun
+need dockerd docker.io
 need docker-registry docker-registry
 need mmdebstrap mmdebstrap
 need podman podman
