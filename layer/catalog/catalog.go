@@ -65,6 +65,9 @@ type Release struct {
 	// machine. It is zero until it has been recorded.
 	Layer Layer `json:"layer"`
 
+	// Natives is protobuf's native code by architecture; see [Release.Native].
+	Natives map[string]Native `json:"natives,omitempty"`
+
 	// Distributions is the lock, sorted by name: one fixed set of universal
 	// wheels, closed under their requirements on every Python served. psutil
 	// alone is left out: it has no universal wheel, and what asks for it is

@@ -1,0 +1,72 @@
+package catalog
+
+import (
+	"encoding/json"
+	"fmt"
+	"io/fs"
+
+	"github.com/imgwrap/imgwrap/layer/pep440"
+)
+
+// Native is protobuf's native code (upb) for one architecture. Beside the
+// protobuf of a release's bundle, which is the same version in pure Python, it
+// makes the export of spans many times faster. Where it can't be loaded,
+// protobuf goes on in Python.
+type Native struct {
+	// The wheel of protobuf that it is taken from.
+	Wheel  string `json:"wheel"`  // file name on the index
+	SHA256 string `json:"sha256"` // of the wheel, in hex
+	Size   int64  `json:"size"`   // of the wheel, in bytes
+
+	// Libc is the C library that it is built for: "glibc".
+	Libc string `json:"libc"`
+	// Python is the range of minors on which the two were run together and
+	// worked. That is not all that the wheel's tag promises: upb of protobuf 4
+	// fails on Python 3.14, and protobuf does not go on without it there.
+	Python Python `json:"python"`
+
+	// Layer is the layer with nothing but this code, at its place in the
+	// bundle.
+	Layer Layer `json:"layer"`
+}
+
+// Serves says whether the native code is known to work with an interpreter:
+// CPython, built for a C library ("glibc" or "musl"), of a version "3.11" or
+// "3.11.2".
+func (n Native) Serves(libc, python string) bool {
+	minor, err := pep440.Parse(minorOf(python))
+	if err != nil || libc == "" || libc != n.Libc {
+		return false
+	}
+	lowest, err := pep440.Parse(n.Python.Min)
+	if err != nil {
+		return false
+	}
+	highest, err := pep440.Parse(n.Python.Max)
+	return err == nil && lowest.Compare(minor) <= 0 && minor.Compare(highest) <= 0
+}
+
+// Native returns the native code that fits the release's bundle on an
+// architecture, "amd64" or "arm64" (OCI image-spec, "platform"). There is none
+// unless the two have been run together; whether an interpreter can use it is
+// for [Native.Serves].
+func (r *Release) Native(arch string) (Native, bool) {
+	n := r.Natives[arch]
+	return n, n.Layer != (Layer{})
+}
+
+const nativeFile = "native.json"
+
+// readNatives returns what native.json says, by version of protobuf and
+// architecture. Layers are recorded with the releases.
+func readNatives(fsys fs.FS) (map[string]map[string]Native, error) {
+	data, err := fs.ReadFile(fsys, nativeFile)
+	if err != nil {
+		return nil, err
+	}
+	var natives map[string]map[string]Native
+	if err := json.Unmarshal(data, &natives); err != nil {
+		return nil, fmt.Errorf("reading %s: %w", nativeFile, err)
+	}
+	return natives, nil
+}
