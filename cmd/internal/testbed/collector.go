@@ -1,0 +1,115 @@
+package testbed
+
+import (
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"syscall"
+)
+
+// Collector is a running OpenTelemetry Collector, which keeps what it receives.
+type Collector struct {
+	addr   string
+	file   string // what it received
+	cmd    *exec.Cmd
+	output buffer
+	exited chan struct{}
+	err    error // how it ended; valid after exited
+}
+
+// StartCollector starts a Collector that receives OTLP over HTTP. It is built
+// from the module beside Options.Recipes if the cache does not have it. It
+// runs until Stop or until ctx ends, which has to be before the bed's Close.
+func (b *Bed) StartCollector(ctx context.Context) (*Collector, error) {
+	c, err := b.startCollector(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("starting a Collector: %w", err)
+	}
+	return c, nil
+}
+
+func (b *Bed) startCollector(ctx context.Context) (*Collector, error) {
+	program, err := b.collector(ctx)
+	if err != nil {
+		return nil, err
+	}
+	addr, err := FreeAddr()
+	if err != nil {
+		return nil, err
+	}
+	dir, err := os.MkdirTemp(b.dir, "collector-")
+	if err != nil {
+		return nil, err
+	}
+	c := &Collector{addr: addr, file: filepath.Join(dir, "received.json"), exited: make(chan struct{})}
+	conf := filepath.Join(dir, "collector.yaml")
+	err = os.WriteFile(conf, fmt.Appendf(nil, `receivers:
+  otlp: {protocols: {http: {endpoint: %q}}}
+exporters:
+  file: {path: %q}
+service:
+  pipelines:
+    traces: {receivers: [otlp], exporters: [file]}
+    metrics: {receivers: [otlp], exporters: [file]}
+    logs: {receivers: [otlp], exporters: [file]}
+`, c.addr, c.file), 0o644)
+	if err != nil {
+		return nil, err
+	}
+	c.cmd = command(ctx, nil, program, "--config", conf)
+	c.cmd.Stdout, c.cmd.Stderr = &c.output, &c.output
+	if err := c.cmd.Start(); err != nil {
+		return nil, err
+	}
+	b.running.Go(func() {
+		c.err = c.cmd.Wait()
+		close(c.exited)
+	})
+	if err := waitListening(ctx, c.addr, c.exited); err != nil {
+		return nil, fmt.Errorf("%w\n%s", err, tail(c.output.String()))
+	}
+	return c, nil
+}
+
+// collector returns the path of the program.
+func (b *Bed) collector(ctx context.Context) (string, error) {
+	b.building.Lock()
+	defer b.building.Unlock()
+	module := filepath.Join(filepath.Dir(b.recipes), "collector")
+	key := sha256.New()
+	fmt.Fprintln(key, runtime.GOARCH)
+	if err := hashFiles(key, module); err != nil {
+		return "", err
+	}
+	dir, err := b.cached(fmt.Sprintf("collector-%x", key.Sum(nil)[:8]), func(dst string) error {
+		fmt.Fprintln(b.log, "building the OpenTelemetry Collector")
+		return run(ctx, []string{"CGO_ENABLED=0"}, "go", "-C", module, "build", "-mod=readonly", "-trimpath", "-buildvcs=false",
+			"-ldflags=-s -w", "-o", filepath.Join(dst, "collector"), ".")
+	})
+	return filepath.Join(dir, "collector"), err
+}
+
+// URL is the endpoint, as OTEL_EXPORTER_OTLP_ENDPOINT has it.
+func (c *Collector) URL() string { return "http://" + c.addr }
+
+// Stop ends the Collector and returns all that it received: OTLP messages in
+// JSON, one a line, each with either resourceSpans, resourceMetrics or
+// resourceLogs.
+func (c *Collector) Stop(ctx context.Context) ([]byte, error) {
+	if err := c.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		return nil, fmt.Errorf("stopping the Collector: %w\n%s", err, tail(c.output.String()))
+	}
+	select {
+	case <-c.exited:
+	case <-ctx.Done():
+		return nil, fmt.Errorf("stopping the Collector: %w", ctx.Err())
+	}
+	if c.err != nil {
+		return nil, fmt.Errorf("stopping the Collector: %w\n%s", c.err, tail(c.output.String()))
+	}
+	return os.ReadFile(c.file)
+}
