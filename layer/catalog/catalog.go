@@ -2,13 +2,14 @@
 // image: for each, the wheels to the byte, what they require, and what each
 // instrumentation instruments.
 //
-// The releases are JSON files, one each, and what was found out by running them
-// is in proven.json. Nothing in these is written by hand. In the root of the
-// repository
+// The releases are JSON files, one each, what was found out by running them is
+// in proven.json, and what their instrumentations patch in modules.json. Nothing
+// in these is written by hand. In the root of the repository
 //
 //	layer/catalog/generate/generate.py   locks the releases from the package index
 //	go run ./layer/bundle/record         adds the layers they build to
 //	layer/catalog/generate/prove.py      runs them
+//	layer/catalog/generate/modules.py    reads what the instrumentations import
 package catalog
 
 import (
@@ -151,7 +152,7 @@ type Instrumentation struct {
 	Modules []string `json:"-"`
 }
 
-//go:embed releases/*.json proven.json
+//go:embed releases/*.json proven.json modules.json
 var embedded embed.FS
 
 // Load returns the catalog that is embedded in the program.
@@ -160,8 +161,8 @@ func Load() (*Catalog, error) {
 }
 
 // Read returns the catalog of a folder's JSON files: those in the folder
-// releases, each named by both its versions, such as 1.27.0_0.48b0.json, and
-// proven.json. A file is read when its release is first asked for. Trials of
+// releases, each named by both its versions, such as 1.27.0_0.48b0.json,
+// proven.json and modules.json. A file is read when its release is first asked for. Trials of
 // other bytes than a release now has are left out.
 func Read(fsys fs.FS) (*Catalog, error) {
 	names, err := fs.Glob(fsys, "releases/*.json")
@@ -173,6 +174,7 @@ func Read(fsys fs.FS) (*Catalog, error) {
 		order pep440.Version
 	}
 	proofs := sync.OnceValues(func() ([]proof, error) { return readProofs(fsys) })
+	modules := sync.OnceValues(func() (map[string][]string, error) { return readModules(fsys) })
 	var files []file
 	for _, name := range names {
 		version, contrib, _ := strings.Cut(strings.TrimSuffix(path.Base(name), ".json"), "_")
@@ -181,7 +183,7 @@ func Read(fsys fs.FS) (*Catalog, error) {
 			return nil, fmt.Errorf("reading the name of %s of the catalog: %w", path.Base(name), err)
 		}
 		f.read = sync.OnceValues(func() (*Release, error) {
-			r, err := readRelease(fsys, name, proofs)
+			r, err := readRelease(fsys, name, proofs, modules)
 			if err == nil && r.String() != f.String() {
 				err = fmt.Errorf("it has the release %s", r)
 			}
@@ -221,7 +223,22 @@ func readProofs(fsys fs.FS) ([]proof, error) {
 	return proofs, nil
 }
 
-func readRelease(fsys fs.FS, name string, proofs func() ([]proof, error)) (*Release, error) {
+const modulesFile = "modules.json"
+
+// readModules returns [Instrumentation.Modules] by the instrumentation's name.
+func readModules(fsys fs.FS) (map[string][]string, error) {
+	data, err := fs.ReadFile(fsys, modulesFile)
+	if err != nil {
+		return nil, err
+	}
+	var modules map[string][]string
+	if err := json.Unmarshal(data, &modules); err != nil {
+		return nil, fmt.Errorf("reading %s: %w", modulesFile, err)
+	}
+	return modules, nil
+}
+
+func readRelease(fsys fs.FS, name string, proofs func() ([]proof, error), modules func() (map[string][]string, error)) (*Release, error) {
 	data, err := fs.ReadFile(fsys, name)
 	if err != nil {
 		return nil, err
@@ -237,6 +254,17 @@ func readRelease(fsys fs.FS, name string, proofs func() ([]proof, error)) (*Rele
 	for _, p := range proven {
 		if p.Release == r.Version && p.DiffID == r.Layer.DiffID {
 			r.Trials = p.Trials
+		}
+	}
+	for i := range r.Instrumentations {
+		known, err := modules()
+		if err != nil {
+			return nil, err
+		}
+		in := &r.Instrumentations[i]
+		found := false
+		if in.Modules, found = known[in.Name]; !found {
+			return nil, fmt.Errorf("%s does not have the instrumentation %s", modulesFile, in.Name)
 		}
 	}
 	return r, nil

@@ -83,10 +83,11 @@ func TestRead(t *testing.T) {
 		{"no version", file, `{"contrib": "0.30b0"}`, "[]", "it has the release /0.30b0"},
 		{"another release", file, `{"version": "1.9.0", "contrib": "0.30b1"}`, "[]", "it has the release 1.9.0/0.30b1"},
 		{"a name without a version", "releases/new.json", "{}", "[]", "new.json"},
+		{"an instrumentation nobody knows", file, `{"version": "1.9.0", "contrib": "0.30b0", "instrumentations": [{"name": "new"}]}`, "[]", "modules.json does not have the instrumentation new"},
 		{"no JSON of what was run", file, `{"version": "1.9.0", "contrib": "0.30b0"}`, "", provenFile},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			c, err := Read(fstest.MapFS{tt.file: {Data: []byte(tt.content)}, provenFile: {Data: []byte(tt.proven)}})
+			c, err := Read(fstest.MapFS{tt.file: {Data: []byte(tt.content)}, provenFile: {Data: []byte(tt.proven)}, modulesFile: {Data: []byte("{}")}})
 			if err == nil {
 				_, err = c.Find("1.9.0")
 			}
@@ -342,6 +343,7 @@ func checkInstrumentations(t *testing.T, r *Release) {
 		locked[d.Name] = true
 	}
 	entryPoint := regexp.MustCompile(`^opentelemetry(\.\w+)+:\w+$`)
+	module := regexp.MustCompile(`^\w+(\.\w+)*$`)
 	seen := make(map[string]bool)
 	for _, i := range r.Instrumentations {
 		if seen[i.Name] {
@@ -353,6 +355,14 @@ func checkInstrumentations(t *testing.T, r *Release) {
 		}
 		if !entryPoint.MatchString(i.EntryPoint) {
 			t.Errorf("%s has the entry point %q", i.Name, i.EntryPoint)
+		}
+		if i.Modules == nil {
+			t.Errorf("what %s patches is not known", i.Name)
+		}
+		for _, m := range i.Modules {
+			if !module.MatchString(m) {
+				t.Errorf("%s patches %q, which is no module", i.Name, m)
+			}
 		}
 		if len(i.Libraries) == 0 && !i.Always {
 			t.Errorf("nothing selects %s", i.Name)
