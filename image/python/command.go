@@ -69,7 +69,8 @@ var pythonName = regexp.MustCompile(`^(python|pypy)([23](\.[0-9]+)?t?)?$`)
 type resolver struct {
 	image
 	budget int
-	venvs  []string // the image's pyvenv.cfg files, once they were looked for
+	venvs  []string  // the image's pyvenv.cfg files, once they were looked for
+	starts []Command // every command met that starts a Python
 }
 
 // spend takes n steps off the budget and reports whether that much was left.
@@ -145,6 +146,7 @@ func (r *resolver) execute(p process) outcome {
 		p.step("%s embeds the Python of %s", file, python)
 		out := p.found(python)
 		out.embedded = true
+		r.starts = append(r.starts, out.command())
 		return out
 	case isPacked:
 		p.form(form)
@@ -192,6 +194,7 @@ func (r *resolver) interpreted(p process, file string) outcome {
 	if form, ok := r.programForm(c); ok {
 		out.form(form)
 	}
+	r.starts = append(r.starts, c)
 	return out
 }
 

@@ -1,6 +1,7 @@
 package python
 
 import (
+	"path"
 	"regexp"
 	"slices"
 	"strings"
@@ -14,10 +15,11 @@ type Django struct {
 	Settings string
 	// FromEnv is set if Settings is in the environment of the command.
 	FromEnv bool
-	// Source is the file that names Settings, if the environment does not.
+	// Source is what names Settings if the environment does not: a file, or
+	// the option "--settings" of the command.
 	Source string
 	// File is the settings module's file, if the module can be imported from
-	// the working directory, PYTHONPATH or a site directory; else "".
+	// the project's directory, PYTHONPATH or a site directory; else "".
 	File string
 	// Others are settings modules that other files of the project name.
 	Others []string
@@ -31,30 +33,60 @@ var djangoFiles = []string{"manage.py", "wsgi.py", "asgi.py", "celery.py"}
 // django looks for the settings module of the project that the command runs.
 func (im image) django(e *Environment, env environ) Django {
 	d := Django{}
-	dirs := slices.Concat([]string{e.Command.Dir}, e.Sites)
-	if s := env.get("DJANGO_SETTINGS_MODULE"); s != "" && !e.Command.EnvCleared {
+	dirs := e.Command.projectDirs()
+	given := e.Command.Option("--settings")
+	switch s := env.get("DJANGO_SETTINGS_MODULE"); {
+	case given != "" && (e.Command.Program == "manage.py" || e.Command.Program == "django" || e.Command.Program == "django-admin"):
+		d.Settings, d.Source = given, "--settings"
+	case s != "" && !e.Command.EnvCleared:
 		d.Settings, d.FromEnv = s, true
-	} else {
-		im.declaredSettings(&d, e)
+	default:
+		im.declaredSettings(&d, e.Command, dirs)
 	}
 	if d.Settings != "" {
-		if files := im.modules(d.Settings, dirs); len(files) > 0 {
+		if files := im.modules(d.Settings, slices.Concat(dirs, e.Sites)); len(files) > 0 {
 			d.File = files[0]
 		}
 	}
 	return d
 }
 
+// projectDirs are the directories in which the program's own modules are looked
+// for first: the one that it is told to change to, or its script is in, then the
+// working directory.
+func (c Command) projectDirs() []string {
+	var dirs []string
+	switch {
+	case c.Program == "gunicorn" || c.Program == "uwsgi":
+		dirs = append(dirs, c.Option("--chdir"), c.Option("--pythonpath"))
+	case c.Program == "uvicorn":
+		dirs = append(dirs, c.Option("--app-dir"))
+	case c.Program == "celery":
+		dirs = append(dirs, c.Option("--workdir"))
+	case strings.HasSuffix(c.Script, ".py"):
+		dirs = append(dirs, path.Dir(c.Script))
+	}
+	var list []string
+	for _, d := range append(dirs, ".") {
+		if d = absolute(c.Dir, d); !slices.Contains(list, d) {
+			list = append(list, d)
+		}
+	}
+	return list
+}
+
 // declaredSettings reads the settings' name from the file that the command
-// starts with, or else from the files of the project in the working directory
-// if they agree.
-func (im image) declaredSettings(d *Django, e *Environment) {
+// starts with, or else from the files of the project in dirs if they agree.
+func (im image) declaredSettings(d *Django, c Command, dirs []string) {
 	files := im.Find(func(name []byte) bool { return slices.Contains(djangoFiles, string(name)) })
 	files = slices.DeleteFunc(files, func(f string) bool {
-		// Below the working directory, but not in the packages of a venv there.
-		dir := strings.TrimSuffix(e.Command.Dir, "/")
-		return !strings.HasPrefix(f, dir+"/") || strings.Contains(f, "/site-packages/") || strings.Contains(f, "/dist-packages/") ||
-			strings.Count(strings.TrimPrefix(f, dir), "/") > 4
+		if strings.Contains(f, "/site-packages/") || strings.Contains(f, "/dist-packages/") {
+			return true // of a venv in the project
+		}
+		return !slices.ContainsFunc(dirs, func(dir string) bool {
+			below, ok := strings.CutPrefix(f, strings.TrimSuffix(dir, "/")+"/")
+			return ok && strings.Count(below, "/") < 4
+		})
 	})
 	named := map[string]string{} // settings by file
 	for _, f := range files {
@@ -64,7 +96,7 @@ func (im image) declaredSettings(d *Django, e *Environment) {
 			}
 		}
 	}
-	if start := im.startFile(e.Command); named[start] != "" {
+	if start := im.startFile(c, dirs); named[start] != "" {
 		d.Settings, d.Source = named[start], start
 	}
 	for _, f := range files {
@@ -86,7 +118,7 @@ func (im image) declaredSettings(d *Django, e *Environment) {
 
 // startFile returns the file that a command imports or runs first, if it can
 // be told: manage.py, or the module that a server is given.
-func (im image) startFile(c Command) string {
+func (im image) startFile(c Command, dirs []string) string {
 	if c.Program == "manage.py" && !c.Module {
 		if p, err := im.Resolve(c.Script); err == nil {
 			return p
@@ -97,7 +129,7 @@ func (im image) startFile(c Command) string {
 		if !ok || strings.ContainsAny(module, "/-= ") {
 			continue
 		}
-		if files := im.modules(module, []string{c.Dir}); len(files) > 0 {
+		if files := im.modules(module, dirs); len(files) > 0 {
 			if p, err := im.Resolve(files[0]); err == nil {
 				return p
 			}

@@ -136,6 +136,32 @@ type Command struct {
 	env environ
 }
 
+// Getenv returns a variable of the command's environment, as far as it follows
+// from the image: what launchers and scripts on the way set is in it.
+func (c Command) Getenv(name string) string { return c.env.get(name) }
+
+// Option returns the value that the program is given by the last option of one
+// of these names: "-k v", "-kv", "--name v" or "--name=v". It is "" if there is
+// none.
+func (c Command) Option(names ...string) string {
+	value := ""
+	for i, a := range c.ProgramArgs {
+		for _, name := range names {
+			rest, ok := strings.CutPrefix(a, name)
+			switch long := strings.HasPrefix(name, "--"); {
+			case !ok:
+			case rest == "" && i+1 < len(c.ProgramArgs):
+				value = c.ProgramArgs[i+1]
+			case rest != "" && !long:
+				value = rest
+			case strings.HasPrefix(rest, "="):
+				value = rest[1:]
+			}
+		}
+	}
+	return value
+}
+
 // Isolated reports whether the interpreter ignores PYTHONPATH (-E or -I), so
 // that nothing can be loaded through it.
 func (c Command) Isolated() bool { return c.hasFlag('E') || c.hasFlag('I') }
@@ -288,6 +314,15 @@ func Inspect(config Config, files Files, options Options) (*Environment, error) 
 	e.Customize = im.modules("sitecustomize", slices.Concat(front, im.stdlib(e.Interpreter), sites))
 	e.Django = im.django(e, out.env)
 	return e, nil
+}
+
+// Starts returns the commands that start a Python when argv is executed in a
+// container of the image: all those that the scripts, shells and process
+// managers on the way may start, in the order in which they are met.
+func Starts(config Config, files Files, argv []string) []Command {
+	r := &resolver{image: image{files}, budget: maxSteps}
+	r.run(process{args: argv, env: newEnviron(config.Env), dir: path.Clean("/" + config.WorkingDir), sure: true})
+	return r.starts
 }
 
 // added stands for the directory that wrapping puts first on PYTHONPATH: what

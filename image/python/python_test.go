@@ -359,6 +359,10 @@ func TestErrors(t *testing.T) {
 
 func TestDjango(t *testing.T) {
 	manage := `os.environ.setdefault(\n    "DJANGO_SETTINGS_MODULE",\n    "mysite.settings",\n)\n`
+	servers := []string{"gunicorn", "uvicorn", "celery"}
+	for i, name := range servers {
+		servers[i] = "usr/local/bin/" + name + `: #!/usr/local/bin/python3\n`
+	}
 	project := []string{"app/manage.py: " + manage, "app/mysite/settings.py", "app/mysite/wsgi.py: " + manage}
 	for _, tt := range []struct {
 		name  string
@@ -374,17 +378,63 @@ func TestDjango(t *testing.T) {
 		{"environment, package", append(slices.Clone(project), "app/mysite/prod/__init__.py"), []string{"DJANGO_SETTINGS_MODULE=mysite.prod"}, "python manage.py", Django{Settings: "mysite.prod", FromEnv: true, File: "/app/mysite/prod/__init__.py"}},
 		{"environment of a launcher", project, nil, "env DJANGO_SETTINGS_MODULE=mysite.settings python manage.py", Django{Settings: "mysite.settings", FromEnv: true, File: "/app/mysite/settings.py"}},
 		{"in PYTHONPATH", []string{"app/manage.py: " + manage, "src/mysite/settings.py"}, []string{"PYTHONPATH=/src"}, "python manage.py", Django{Settings: "mysite.settings", Source: "/app/manage.py", File: "/src/mysite/settings.py"}},
-		{"not importable", []string{"app/src/manage.py: " + manage, "app/src/mysite/settings.py"}, nil, "python src/manage.py runserver", Django{Settings: "mysite.settings", Source: "/app/src/manage.py"}},
+		{"beside the script", []string{"app/src/manage.py: " + manage, "app/src/mysite/settings.py"}, nil, "python src/manage.py runserver", Django{Settings: "mysite.settings", Source: "/app/src/manage.py", File: "/app/src/mysite/settings.py"}},
+		{"outside the working directory", []string{"srv/site/mysite/wsgi.py: " + manage, "srv/site/mysite/settings.py"}, nil, "gunicorn --chdir /srv/site mysite.wsgi", Django{Settings: "mysite.settings", Source: "/srv/site/mysite/wsgi.py", File: "/srv/site/mysite/settings.py"}},
+		{"outside, in asgi.py", []string{"srv/site/mysite/asgi.py: " + manage}, nil, "uvicorn --app-dir=../srv/site mysite.asgi:app", Django{Settings: "mysite.settings", Source: "/srv/site/mysite/asgi.py"}},
+		{"outside, in celery.py", []string{"srv/site/mysite/celery.py: " + manage}, nil, "celery --workdir /srv/site -A mysite worker", Django{Settings: "mysite.settings", Source: "/srv/site/mysite/celery.py"}},
+		{"an option", project, []string{"DJANGO_SETTINGS_MODULE=mysite.prod"}, "python manage.py runserver --settings=mysite.settings", Django{Settings: "mysite.settings", Source: "--settings", File: "/app/mysite/settings.py"}},
+		{"not importable", []string{"app/src/mysite/wsgi.py: " + manage, "app/src/mysite/settings.py"}, nil, "gunicorn src.mysite.wsgi", Django{Settings: "mysite.settings", Source: "/app/src/mysite/wsgi.py"}},
 		{"several", append(slices.Clone(project), `app/other/asgi.py: os.environ['DJANGO_SETTINGS_MODULE'] = 'other.settings'\n`), nil, "gunicorn -c conf.py", Django{Others: []string{"mysite.settings", "other.settings"}}},
 		{"several, one started", append(slices.Clone(project), `app/other/asgi.py: os.environ['DJANGO_SETTINGS_MODULE'] = 'other.settings'\n`), nil, "uvicorn other.asgi:app", Django{Settings: "other.settings", Source: "/app/other/asgi.py", Others: []string{"mysite.settings"}}},
 	} {
-		e, err := Inspect(Config{Cmd: strings.Fields(tt.cmd), Env: tt.env, WorkingDir: "/app"}, files(t, append(slices.Clone(dockerPython), tt.files...)...), Options{})
+		e, err := Inspect(Config{Cmd: strings.Fields(tt.cmd), Env: tt.env, WorkingDir: "/app"}, files(t, slices.Concat(dockerPython, servers, tt.files)...), Options{})
 		if err != nil {
 			t.Errorf("%s: %v", tt.name, err)
 			continue
 		}
 		if got, want := fmt.Sprintf("%+v", e.Django), fmt.Sprintf("%+v", tt.want); got != want {
 			t.Errorf("%s:\ngot  %s\nwant %s", tt.name, got, want)
+		}
+	}
+}
+
+func TestOption(t *testing.T) {
+	for _, tt := range []struct{ args, want string }{
+		{"-k gevent app:app", "gevent"},
+		{"-kgevent", "gevent"},
+		{"--worker-class=gevent --reload", "gevent"},
+		{"--worker-class sync -k gevent", "gevent"},
+		{"--worker-class-of gevent", ""},
+		{"app:app -k", ""},
+		{"", ""},
+	} {
+		if got := (Command{ProgramArgs: strings.Fields(tt.args)}).Option("-k", "--worker-class"); got != tt.want {
+			t.Errorf("%q: got %q, want %q", tt.args, got, tt.want)
+		}
+	}
+}
+
+func TestStarts(t *testing.T) {
+	image := append(slices.Clone(dockerPython),
+		`app/health.sh: #!/bin/sh\ncurl -f localhost || exec python3 /app/check.py --port "$PORT"\n`,
+		"usr/local/bin/check: #!/usr/local/bin/python3\n", "usr/bin/curl: ELF")
+	for _, tt := range []struct {
+		argv []string
+		want string
+	}{
+		{[]string{"python3", "-u", "check.py", "--fast"}, "check.py --fast"},
+		{[]string{"/bin/sh", "-c", "check 8000 && python -m app.health || exit 1"}, "check 8000, app.health"},
+		{[]string{"/app/health.sh"}, "check.py --port 8000"},
+		{[]string{"curl", "-f", "http://localhost/"}, ""},
+		{[]string{"python3", "-c", "pass"}, "-c"},
+		{nil, ""},
+	} {
+		var got []string
+		for _, c := range Starts(Config{WorkingDir: "/app", Env: []string{"PORT=8000"}}, files(t, image...), tt.argv) {
+			got = append(got, strings.Join(append([]string{c.Program}, c.ProgramArgs...), " "))
+		}
+		if list := strings.Join(got, ", "); list != tt.want {
+			t.Errorf("%q starts %q, want %q", tt.argv, list, tt.want)
 		}
 	}
 }

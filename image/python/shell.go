@@ -443,7 +443,7 @@ func (s *shell) unary(op string, w *syntax.Word) (holds, known bool) {
 		case op == "-x":
 			return f.Mode&0o111 != 0, true
 		case op == "-s":
-			return f.Size > 0, true
+			return !f.Empty, true
 		}
 		return true, true
 	}
