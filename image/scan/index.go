@@ -25,12 +25,12 @@ type File struct {
 	Path     string      // absolute; may be any bytes but NUL
 	Mode     fs.FileMode // type and permissions
 	UID, GID int
-	Size     int64
-	ModTime  time.Time // whole seconds; zero for a directory that no layer describes
+	Empty    bool      // a regular file of no bytes
+	ModTime  time.Time // of a directory that a layer describes, in whole seconds; else zero
 	Linkname string    // target of a symbolic link, as written
 	Layer    int       // number of the layer, from the bottom, that the file's data came from
 	Content  []byte    // what was kept, nil if nothing; not to be modified
-	Complete bool      // Content is all there is (for METADATA: all headers)
+	Complete bool      // Content is all there is of what is kept of such a file
 
 	// Inside tells what an app in one file is made of: of a zip archive that
 	// Python can run, the names of the members that describe it and its
@@ -99,7 +99,7 @@ func Merge(layers ...*Layer) *Index {
 }
 
 func (ix *Index) addExtra(name string) uint32 {
-	e := ix.extra.entries.add(entry{name: ix.extra.text.add(name)})
+	e := ix.extra.entries.add(entry{name: ix.extra.text.add([]byte(name))})
 	ix.extraLayers = append(ix.extraLayers, ix.layer)
 	return ix.first[len(ix.layers)] + e
 }
@@ -327,15 +327,19 @@ func (ix *Index) file(n uint32) File {
 	number := ix.nodes.at(n).data
 	l, e := ix.entry(number)
 	m := l.meta(e)
-	f := File{Path: ix.path(n), Mode: m.mode, UID: m.uid, GID: m.gid, Size: l.size(e), ModTime: l.modTime(e), Layer: ix.layerOf(number)}
-	switch aux := l.entries.at(e).aux; {
-	case m.kind == symlink:
+	f := File{Path: ix.path(n), Mode: m.mode, UID: m.uid, GID: m.gid, Layer: ix.layerOf(number)}
+	switch m.kind {
+	case directory:
+		f.ModTime = time.Unix(l.modTime(e), 0).UTC()
+	case symlink:
 		f.Linkname = l.target(e)
-	case m.kind == regular && aux != 0:
-		c := l.contents[aux-1]
-		f.Content, f.Complete, f.Inside = c.data, c.complete, c.inside
-	case m.kind == regular:
-		f.Complete = f.Size == 0
+	case empty:
+		f.Empty, f.Complete = true, true
+	case regular:
+		if aux := l.entries.at(e).aux; aux != 0 {
+			c := l.contents[aux-1]
+			f.Content, f.Complete, f.Inside = c.data, c.complete, c.inside
+		}
 	}
 	return f
 }
@@ -387,15 +391,14 @@ func (ix *Index) ReadDir(name string) ([]string, error) {
 }
 
 // ReadFile returns what was kept of a file, following symbolic links. Kept are
-//   - the headers of *.dist-info/METADATA and *.egg-info (PKG-INFO) files,
-//   - entry_points.txt and requires.txt beside them,
-//   - pyvenv.cfg, *.pth, *.egg-link, os-release, /etc/passwd,
+//   - name and version in the headers of *.dist-info/METADATA and *.egg-info
+//     (PKG-INFO) files,
+//   - pyvenv.cfg, *.pth, os-release, /etc/passwd,
 //   - what tools choose a Python by: .python-version and pyenv's version,
 //     .pdm-python, a file called .venv,
 //   - Procfile, configurations of supervisord and circusd, and what the
 //     launcher of Cloud Native Buildpacks reads below /layers,
 //   - manage.py, wsgi.py, asgi.py and celery.py that name Django's settings,
-//   - the head of sitecustomize.py and usercustomize.py,
 //   - shell scripts, and the head of other scripts and of executables.
 //
 // For any other file the error matches ErrNotKept. [File].Complete tells

@@ -21,9 +21,8 @@ type rule uint8
 
 const (
 	nothing  rule = iota
-	headers       // up to the first blank line
+	headers       // name and version of a distribution
 	whole         // all, if it is at most maxText
-	head          // the first maxHead bytes
 	settings      // all, if it is at most maxText and names Django's settings
 	script        // a shell script, whatever its first line
 	sniff         // decided by the first bytes
@@ -49,18 +48,12 @@ func interest(name string, mode fs.FileMode, size int64) rule {
 		if strings.HasSuffix(dir, ".egg-info") || strings.HasSuffix(dir, "EGG-INFO") {
 			return headers
 		}
-	case "entry_points.txt", "requires.txt":
-		if strings.HasSuffix(dir, ".dist-info") || strings.HasSuffix(dir, ".egg-info") || strings.HasSuffix(dir, "EGG-INFO") {
-			return whole
-		}
 	case "pyvenv.cfg":
 		return whole
 	case "os-release", "passwd":
 		if dir == "etc" || dir == "usr/lib" {
 			return whole
 		}
-	case "sitecustomize.py", "usercustomize.py":
-		return head
 	case "manage.py", "wsgi.py", "asgi.py", "celery.py":
 		return settings
 	case "Procfile", ".python-version", ".pdm-python", ".venv":
@@ -76,7 +69,7 @@ func interest(name string, mode fs.FileMode, size int64) rule {
 	switch path.Ext(base) {
 	case ".egg-info":
 		return headers
-	case ".pth", ".egg-link":
+	case ".pth":
 		return whole
 	case ".so":
 		return nothing

@@ -3,18 +3,17 @@ package scan
 import (
 	"io/fs"
 	"math"
-	"time"
 )
 
 // Layer is the index of one layer: what its archive says, in the archive's
-// order. It does not change after [Read] and may be merged into any number of
-// images, at the same time.
+// order. It does not change after [Read] or [Cache.Get] and may be merged into
+// any number of images, at the same time.
 type Layer struct {
 	entries  list[entry] // entry 0 is the root
 	text     text        // names and link targets
 	metas    []meta
 	contents []content
-	large    map[uint32]large // what does not fit an entry
+	times    map[uint32]int64 // of directories, what does not fit an entry
 }
 
 // entry is one archive member, or a directory that is only named as a part of
@@ -22,10 +21,14 @@ type Layer struct {
 type entry struct {
 	parent uint32 // entry number of the directory
 	name   uint32 // text: last element of the name; for a whiteout, what it hides
-	aux    uint32 // symlink, hardlink: text of the target; file: content number + 1, 0 for none
 	meta   uint32 // number in metas
-	size   uint32 // math.MaxUint32: see large
-	mtime  uint32 // seconds since 1970; math.MaxUint32: see large
+
+	// aux is
+	//   - of a symlink or a hardlink, the text of its target,
+	//   - of a regular file, its content's number + 1, or 0 if nothing is kept,
+	//   - of a directory, when it was modified, in seconds since 1970;
+	//     math.MaxUint32: see times.
+	aux uint32
 }
 
 // meta is shared by all the entries that have it.
@@ -41,6 +44,7 @@ const (
 	implicit kind = iota // a directory that has no member of its own
 	directory
 	regular
+	empty // a regular file of no bytes
 	symlink
 	hardlink
 	special // device, named pipe
@@ -56,8 +60,6 @@ type content struct {
 	inside   []string
 }
 
-type large struct{ size, mtime int64 }
-
 func (l *Layer) meta(e uint32) *meta { return &l.metas[l.entries.at(e).meta] }
 
 func (l *Layer) name(e uint32) []byte { return l.text.at(l.entries.at(e).name) }
@@ -72,20 +74,24 @@ func (l *Layer) path(e uint32) string {
 	return l.path(l.entries.at(e).parent) + "/" + string(l.name(e))
 }
 
-func (l *Layer) size(e uint32) int64 {
-	if s := l.entries.at(e).size; s != math.MaxUint32 {
-		return int64(s)
+// modTime returns the modification time of a directory in seconds since 1970.
+func (l *Layer) modTime(e uint32) int64 {
+	if t := l.entries.at(e).aux; t != math.MaxUint32 {
+		return int64(t)
 	}
-	return l.large[e].size
+	return l.times[e]
 }
 
-func (l *Layer) modTime(e uint32) time.Time {
-	if l.meta(e).kind == implicit {
-		return time.Time{}
+// setModTime reports whether the time fits the entry.
+func (l *Layer) setModTime(e uint32, seconds int64) bool {
+	if 0 <= seconds && seconds < math.MaxUint32 {
+		l.entries.at(e).aux = uint32(seconds)
+		return true
 	}
-	t := l.entries.at(e).mtime
-	if t != math.MaxUint32 {
-		return time.Unix(int64(t), 0).UTC()
+	if l.times == nil {
+		l.times = map[uint32]int64{}
 	}
-	return time.Unix(l.large[e].mtime, 0).UTC()
+	l.times[e] = seconds
+	l.entries.at(e).aux = math.MaxUint32
+	return false
 }

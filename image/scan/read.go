@@ -27,7 +27,7 @@ const (
 	maxContent  = 32 << 20 // bytes of package metadata; more is an error
 	maxScripts  = 8 << 20  // bytes of scripts and executables' heads; what is beyond is left out
 	maxWindow   = 128 << 20
-	entrySize   = 24
+	entrySize   = 16
 	metaCost    = 128 // bytes that a new combination of owner and mode costs, roughly
 	contentCost = 64
 )
@@ -144,12 +144,12 @@ type builder struct {
 
 func newBuilder() *builder {
 	b := &builder{
-		layer:  &Layer{large: map[uint32]large{}},
+		layer:  &Layer{},
 		metas:  map[meta]uint32{},
 		recent: recent{seed: maphash.MakeSeed()},
 		buffer: make([]byte, maxText),
 	}
-	b.push(entry{meta: b.meta(implicitMeta)}, "")
+	b.push(entry{meta: b.meta(implicitMeta)}, nil)
 	return b
 }
 
@@ -158,7 +158,7 @@ var implicitMeta = meta{kind: implicit, mode: fs.ModeDir | 0o755}
 
 var errIndexSize = fmt.Errorf("the layer's index would exceed %d MiB: too many files", maxIndex>>20)
 
-func (b *builder) push(e entry, name string) uint32 {
+func (b *builder) push(e entry, name []byte) uint32 {
 	var added bool
 	b.index += entrySize
 	if e.name, added = b.recent.add(&b.layer.text, name); added {
@@ -195,7 +195,7 @@ func (b *builder) dir(name string) uint32 {
 	p := b.dir(parent)
 	e, ok := b.dirs.find(p, []byte(base), b.key)
 	if !ok {
-		e = b.push(entry{parent: p, meta: b.meta(implicitMeta)}, base)
+		e = b.push(entry{parent: p, meta: b.meta(implicitMeta)}, []byte(base))
 		b.dirs.add(e, b.key)
 		b.index += 8
 	}
@@ -234,6 +234,9 @@ func (b *builder) add(h *tar.Header, body io.Reader) error {
 	switch h.Typeflag {
 	case tar.TypeReg, tar.TypeCont, tar.TypeGNUSparse:
 		m.kind = regular
+		if h.Size == 0 {
+			m.kind = empty
+		}
 	case tar.TypeDir:
 		m.kind, m.mode = directory, m.mode|fs.ModeDir
 	case tar.TypeSymlink:
@@ -262,7 +265,7 @@ func (b *builder) add(h *tar.Header, body io.Reader) error {
 	if name == "" {
 		if m.kind == directory {
 			b.layer.entries.at(0).meta = b.meta(m)
-			b.times(0, h)
+			b.modTime(0, h)
 		}
 		return nil
 	}
@@ -289,7 +292,7 @@ func (b *builder) add(h *tar.Header, body io.Reader) error {
 		if len(target) > maxPath {
 			return fmt.Errorf("the link's target has %d bytes, more than %d", len(target), maxPath)
 		}
-		e.aux = b.layer.text.add(target)
+		e.aux = b.layer.text.add([]byte(target))
 		b.index += len(target) + 2
 	case regular:
 		kept, err := b.keep(interest(name, m.mode, h.Size), name, h.Size, body)
@@ -301,28 +304,23 @@ func (b *builder) add(h *tar.Header, body io.Reader) error {
 			e.aux = uint32(len(b.layer.contents))
 		}
 	}
-	id := b.push(e, base)
+	id := b.push(e, []byte(base))
 	if m.kind == directory {
 		if _, ok := b.dirs.find(e.parent, []byte(base), b.key); !ok {
 			b.dirs.add(id, b.key)
 			b.index += 8
 		}
+		b.modTime(id, h)
 	}
-	b.times(id, h)
 	if b.index > maxIndex {
 		return errIndexSize
 	}
 	return nil
 }
 
-// times records a member's size and modification time.
-func (b *builder) times(id uint32, h *tar.Header) {
-	e := b.layer.entries.at(id)
-	size, mtime := h.Size, h.ModTime.Unix()
-	e.size, e.mtime = uint32(size), uint32(mtime)
-	if size < 0 || size >= math.MaxUint32 || mtime < 0 || mtime >= math.MaxUint32 {
-		e.size, e.mtime = math.MaxUint32, math.MaxUint32
-		b.layer.large[id] = large{size, mtime}
+// modTime records when a directory was modified.
+func (b *builder) modTime(id uint32, h *tar.Header) {
+	if !b.layer.setModTime(id, h.ModTime.Unix()) {
 		b.index += metaCost
 	}
 }
@@ -338,10 +336,6 @@ func (b *builder) keep(r rule, name string, size int64, body io.Reader) (c conte
 		}
 		c.data, err = b.read(body, 0, maxText)
 		c.complete = true
-		return c, b.charge(&b.content, len(c.data), maxContent, err)
-	case head:
-		c.data, err = b.read(body, 0, maxHead)
-		c.complete = int64(len(c.data)) == size
 		return c, b.charge(&b.content, len(c.data), maxContent, err)
 	case settings:
 		if size > maxText {
@@ -415,26 +409,41 @@ func (b *builder) read(body io.Reader, n, limit int) ([]byte, error) {
 	return bytes.Clone(data), err
 }
 
-// keepHeaders keeps the header block of a METADATA or PKG-INFO file, without
-// the description that follows the first blank line.
-func (b *builder) keepHeaders(body io.Reader) (content, error) {
-	var data []byte
-	for len(data) < maxHeaders {
+// keepHeaders keeps of a METADATA or PKG-INFO file what names the distribution.
+func (b *builder) keepHeaders(body io.Reader) (c content, err error) {
+	var block []byte
+	for !c.complete && len(block) < maxHeaders {
 		n, err := io.ReadFull(body, b.buffer[:4<<10])
-		from := max(0, len(data)-3)
-		data = append(data, b.buffer[:n]...)
-		if end := blankLine(data[from:]); end >= 0 {
-			data = bytes.Clone(data[:from+end])
-			return content{data: data, complete: true}, b.charge(&b.content, len(data), maxContent, nil)
-		}
-		if err == io.EOF || err == io.ErrUnexpectedEOF {
-			return content{data: data, complete: true}, b.charge(&b.content, len(data), maxContent, nil)
-		}
-		if err != nil {
+		from := max(0, len(block)-3)
+		block = append(block, b.buffer[:n]...)
+		if end := blankLine(block[from:]); end >= 0 {
+			block, c.complete = block[:from+end], true
+		} else if err == io.EOF || err == io.ErrUnexpectedEOF {
+			c.complete = true
+		} else if err != nil {
 			return content{}, err
 		}
 	}
-	return content{data: data}, b.charge(&b.content, len(data), maxContent, nil)
+	c.data = nameAndVersion(block)
+	return c, b.charge(&b.content, len(c.data), maxContent, nil)
+}
+
+// nameAndVersion returns the first Name and the first Version line of a block
+// of headers.
+func nameAndVersion(block []byte) []byte {
+	kept := []byte{}
+	for _, key := range []string{"Name", "Version"} {
+		for line := range bytes.Lines(block) {
+			if len(bytes.TrimSpace(line)) == 0 {
+				break
+			}
+			if k, _, ok := bytes.Cut(line, []byte(":")); ok && strings.EqualFold(string(k), key) {
+				kept = append(append(kept, bytes.TrimSpace(line)...), '\n')
+				break
+			}
+		}
+	}
+	return kept
 }
 
 // blankLine returns where the line before the first blank line ends, or -1.

@@ -56,7 +56,7 @@ func archive(t testing.TB, members ...string) []byte {
 	return buf.Bytes()
 }
 
-func layer(t testing.TB, members ...string) *Layer {
+func scanned(t testing.TB, members ...string) *Layer {
 	t.Helper()
 	l, err := Read(context.Background(), bytes.NewReader(archive(t, members...)))
 	if err != nil {
@@ -69,7 +69,7 @@ func merge(t testing.TB, layers ...[]string) *Index {
 	t.Helper()
 	var ls []*Layer
 	for _, l := range layers {
-		ls = append(ls, layer(t, l...))
+		ls = append(ls, scanned(t, l...))
 	}
 	return Merge(ls...)
 }
@@ -157,7 +157,7 @@ func TestDirectoryMetadata(t *testing.T) {
 		}
 		return l
 	}
-	base, upper := write(0o1777, "tmp/"), layer(t, "tmp/x", "etc/y")
+	base, upper := write(0o1777, "tmp/"), scanned(t, "tmp/x", "etc/y")
 	for _, tt := range []struct {
 		name   string
 		layers []*Layer
@@ -168,8 +168,8 @@ func TestDirectoryMetadata(t *testing.T) {
 	}{
 		{"kept by a layer that only adds to it", []*Layer{base, upper}, "tmp", fs.ModeDir | fs.ModeSticky | 0o777, 7, 0},
 		{"replaced by a later member", []*Layer{base, upper, write(0o700, "./tmp")}, "/tmp", fs.ModeDir | 0o700, 7, 2},
-		{"gone with a whiteout", []*Layer{base, layer(t, ".wh.tmp", "tmp/x")}, "/tmp", fs.ModeDir | 0o755, 0, 1},
-		{"gone with a later whiteout", []*Layer{base, layer(t, "tmp/x", ".wh.tmp")}, "/tmp", fs.ModeDir | 0o755, 0, 1},
+		{"gone with a whiteout", []*Layer{base, scanned(t, ".wh.tmp", "tmp/x")}, "/tmp", fs.ModeDir | 0o755, 0, 1},
+		{"gone with a later whiteout", []*Layer{base, scanned(t, "tmp/x", ".wh.tmp")}, "/tmp", fs.ModeDir | 0o755, 0, 1},
 		{"of a directory without member", []*Layer{base, upper}, "etc", fs.ModeDir | 0o755, 0, 1},
 		{"of the root", []*Layer{base, write(0o711, "/")}, "/", fs.ModeDir | 0o711, 7, 1},
 	} {
@@ -242,13 +242,14 @@ func TestContent(t *testing.T) {
 		complete bool
 	}{
 		{site + "Flask-2.2.2.dist-info/METADATA: Name: Flask\nVersion: 2.2.2\n\nlong", "Name: Flask\nVersion: 2.2.2\n", true},
-		{site + "a.dist-info/METADATA: Name: a\r\nVersion: 1\r\n\r\nlong", "Name: a\r\nVersion: 1\r\n", true},
-		{site + "b.dist-info/METADATA: Name: b", "Name: b", true},
-		{site + "c.dist-info/METADATA: " + strings.Repeat("X: y\n", 100000), strings.Repeat("X: y\n", 100000)[:maxHeaders], false},
-		{site + "d.dist-info/METADATA: " + strings.Repeat("x", 4095) + "\n\nlong", strings.Repeat("x", 4095) + "\n", true},
+		{site + "a.dist-info/METADATA: Name: a\r\nVersion: 1\r\n\r\nlong", "Name: a\nVersion: 1\n", true},
+		{site + "b.dist-info/METADATA: Summary: Name: x\nversion: 1\nName: b", "Name: b\nversion: 1\n", true},
+		{site + "c.dist-info/METADATA: Name: c\n" + strings.Repeat("X: y\n", 100000) + "Version: 1\n", "Name: c\n", false},
+		{site + "g.dist-info/METADATA: " + strings.Repeat("X: y\n", 10000) + "Name: g\nVersion: 1\n", "Name: g\nVersion: 1\n", true},
+		{site + "h.dist-info/METADATA: Name: h\n \nVersion: 1\n", "Name: h\n", true},
+		{site + "d.dist-info/METADATA: " + "Name: d\n" + strings.Repeat("x", 4087) + "\n\nVersion: 1", "Name: d\n", true},
 		{site + "e.egg-info/PKG-INFO: Name: e\n\n", "Name: e\n", true},
 		{site + "f-1.egg-info: Name: f\n\nlong", "Name: f\n", true},
-		{site + "e.egg-info/requires.txt: x>=1\n\n[extra]\ny\n", "x>=1\n\n[extra]\ny\n", true},
 		{site + "a.dist-info/RECORD: x,,\n", "-", false},
 		{site + "METADATA: x", "-", false},
 		{site + "x.py: #!/usr/bin/python3\n", "-", false},
@@ -367,7 +368,7 @@ func TestInside(t *testing.T) {
 func TestManyLayers(t *testing.T) {
 	var layers []*Layer
 	for i := range 300 {
-		layers = append(layers, layer(t, fmt.Sprintf("d/%d.pth: %d", i, i), fmt.Sprintf("d/.wh.%d.pth", i-2), fmt.Sprintf("same.pth: %d", i)))
+		layers = append(layers, scanned(t, fmt.Sprintf("d/%d.pth: %d", i, i), fmt.Sprintf("d/.wh.%d.pth", i-2), fmt.Sprintf("same.pth: %d", i)))
 	}
 	ix := Merge(layers...)
 	if names, err := ix.ReadDir("/d"); err != nil || !slices.Equal(names, []string{"298.pth", "299.pth"}) {
@@ -395,14 +396,14 @@ func TestReadLimits(t *testing.T) {
 		{"long path", []string{deep}, "4097 bytes"},
 		{"long name", []string{strings.Repeat("n", 256)}, "256 bytes"},
 		{"long link", []string{"a -> " + strings.Repeat("n", maxPath+1)}, "4097 bytes"},
-		{"metadata", many(maxContent/maxHeaders+1, "%d.dist-info/METADATA", strings.Repeat("X: y\n", maxHeaders/5+1)), "32 MiB of package metadata"},
+		{"metadata", many(maxContent/maxHeaders+1, "%d.dist-info/METADATA", "Name: "+strings.Repeat("n", maxHeaders)), "32 MiB of package metadata"},
 	} {
 		_, err := Read(context.Background(), bytes.NewReader(archive(t, tt.members...)))
 		if err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s: got %v, want %q", tt.name, err, tt.want)
 		}
 	}
-	l := layer(t, many(maxScripts/maxText+1, "+x s%03d", "#!/bin/sh\n"+strings.Repeat("#", maxText))...)
+	l := scanned(t, many(maxScripts/maxText+1, "+x s%03d", "#!/bin/sh\n"+strings.Repeat("#", maxText))...)
 	ix := Merge(l)
 	if _, err := ix.ReadFile("s000"); err != nil {
 		t.Error(err)
@@ -496,7 +497,7 @@ func TestLargeValues(t *testing.T) {
 	if f, err := ix.Stat("old"); err != nil || !f.ModTime.Equal(old) || f.UID != 4294967294 {
 		t.Errorf("got %+v, %v", f, err)
 	}
-	if f, err := ix.Stat(long); err != nil || f.Mode != fs.ModeSetuid|0o755 || f.ModTime.Unix() != 1 {
+	if f, err := ix.Stat(long); err != nil || f.Mode != fs.ModeSetuid|0o755 || !f.ModTime.IsZero() || !f.Empty {
 		t.Errorf("got %+v, %v", f, err)
 	}
 }

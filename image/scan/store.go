@@ -48,16 +48,16 @@ type recent struct {
 	offsets [1 << 10]uint32 // offset + 1
 }
 
-func (r *recent) add(t *text, s string) (offset uint32, added bool) {
-	slot := &r.offsets[maphash.String(r.seed, s)%uint64(len(r.offsets))]
-	if *slot != 0 && string(t.at(*slot-1)) == s {
+func (r *recent) add(t *text, s []byte) (offset uint32, added bool) {
+	slot := &r.offsets[maphash.Bytes(r.seed, s)%uint64(len(r.offsets))]
+	if *slot != 0 && bytes.Equal(t.at(*slot-1), s) {
 		return *slot - 1, false
 	}
 	*slot = t.add(s) + 1
 	return *slot - 1, true
 }
 
-func (t *text) add(s string) uint32 {
+func (t *text) add(s []byte) uint32 {
 	i := len(t.chunks) - 1
 	if i < 0 || len(t.chunks[i])+len(s)+binary.MaxVarintLen32 > textChunk {
 		var chunk []byte
