@@ -18,13 +18,17 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 )
 
-// A UsageError says that a string is not a reference to an image in a registry.
+// A UsageError says that a string is not a reference to an image.
 type UsageError struct {
 	Reference string
+	problem   string // "" if there is no more to say than that
 }
 
 func (e *UsageError) Error() string {
-	if elsewhere(e.Reference) {
+	switch {
+	case e.problem != "":
+		return fmt.Sprintf("%q is not an image reference: %s", e.Reference, line(e.problem))
+	case elsewhere(e.Reference):
 		return fmt.Sprintf("%q is not in a registry, and only registries are supported", e.Reference)
 	}
 	return fmt.Sprintf("%q is not an image reference", e.Reference)
@@ -43,6 +47,21 @@ func elsewhere(ref string) bool {
 
 // Hint says how to write a reference.
 func (e *UsageError) Hint() string {
+	transport, _, _ := strings.Cut(e.Reference, ":")
+	switch Transport(transport) {
+	case OCILayout, OCIArchive:
+		if e.problem != "" {
+			return "write " + transport + ":PATH[:TAG] or " + transport + ":PATH@DIGEST"
+		}
+	case DockerArchive:
+		if e.problem != "" {
+			return "write docker-archive:FILE or docker-archive:FILE:NAME:TAG"
+		}
+	case DockerDaemon:
+		if e.problem != "" {
+			return "write docker-daemon:NAME:TAG or docker-daemon:ID"
+		}
+	}
 	switch {
 	case elsewhere(e.Reference):
 		return "push it to one: skopeo copy " + e.Reference + " docker://REGISTRY/REPOSITORY:TAG"
@@ -88,9 +107,9 @@ func (e *Error) Hint() string { return e.hint }
 // Unwrap returns the cause. Its text may hold secrets.
 func (e *Error) Unwrap() error { return e.err }
 
-// explain makes an error of what went wrong with reading or writing an image in
-// a repository, unless it is one.
-func explain(doing, image string, repo name.Repository, write bool, err error) *Error {
+// explain makes an error of what went wrong with reading or writing an image
+// where it is kept, unless it is one.
+func explain(doing, image string, at Reference, write bool, err error) *Error {
 	if e, ok := errors.AsType[*Error](err); ok {
 		return e
 	}
@@ -107,8 +126,31 @@ func explain(doing, image string, repo name.Repository, write bool, err error) *
 		}
 		return e
 	}
-	e.reason, e.hint = diagnose(repo, write, err)
+	if at.Transport == InRegistry {
+		e.reason, e.hint = diagnose(at.named.Context(), write, err)
+	} else {
+		e.reason, e.hint = diagnoseLocal(err)
+	}
 	return e
+}
+
+// A hintError is an error with what may help.
+type hintError struct {
+	error
+	hint string
+}
+
+func (e *hintError) Unwrap() error { return e.error }
+
+// diagnoseLocal is diagnose for what is not in a registry.
+func diagnoseLocal(err error) (reason, hint string) {
+	if errors.Is(err, context.Canceled) {
+		return "interrupted", ""
+	}
+	if e, ok := errors.AsType[*hintError](err); ok {
+		hint = e.hint
+	}
+	return redact(err), hint
 }
 
 func diagnose(repo name.Repository, write bool, err error) (reason, hint string) {

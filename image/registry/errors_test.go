@@ -17,7 +17,6 @@ import (
 
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
-	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 )
 
@@ -93,7 +92,7 @@ func TestOpenErrors(t *testing.T) {
 		{name: "another type", ref: ":other", typ: &UnsupportedError{}, want: `no image but "application/json"`},
 		{name: "no JSON", ref: ":text", want: "manifest is not valid: invalid character 'h' looking for beginning of value"},
 		{name: "ambiguous", ref: ":ambiguous", want: "manifest is ambiguous: it has both layers and manifests"},
-		{name: "two types", ref: ":lies", want: `manifest says it is "application/vnd.oci.image.index.v1+json", but the registry "application/vnd.oci.image.manifest.v1+json"`},
+		{name: "two types", ref: ":lies", want: `manifest says it is "application/vnd.oci.image.index.v1+json", but it is kept as "application/vnd.oci.image.manifest.v1+json"`},
 		{name: "no config", ref: ":empty", want: "manifest is not valid: it has a descriptor without digest or size"},
 		{name: "a digest of two digits", ref: ":digest", want: "manifest is not valid: wrong number of hex digits for sha256: 12"},
 		{name: "a negative size", ref: ":negative", want: "manifest is not valid: it has a descriptor without digest or size"},
@@ -474,7 +473,7 @@ func TestDiagnosePush(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, err = c.Push(t.Context(), dst, &Image{Reference: dst, Manifest: &v1.Manifest{}}, Content{
+		_, err = c.Push(t.Context(), dst, &Image{}, Content{
 			Manifest: []byte(`{"config":{"digest":"sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a","size":2}}`),
 			Config:   []byte("{}"),
 		})

@@ -1,7 +1,6 @@
 package registry
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -25,12 +24,12 @@ const (
 	configLimit   = 8 << 20
 )
 
-// An Image is an opened image: its documents, checked against their digests,
-// and its layers, to be read on demand.
+// An Image is an opened image of one platform: its documents, checked against
+// their digests, and its layers, to be read on demand.
 type Image struct {
 	// Name is what messages call the image: the reference it was opened by.
 	Name string
-	// Reference is where it was found.
+	// Reference is where in a registry it was found, nil if it was not in one.
 	Reference name.Reference
 	// Digest of the manifest, as it was when the image was opened. All that is
 	// read from the image afterwards belongs to this manifest, even if its tag
@@ -44,58 +43,55 @@ type Image struct {
 	Manifest               *v1.Manifest
 	Config                 *v1.ConfigFile
 
-	open func(context.Context, v1.Descriptor) (io.ReadCloser, error)
+	source *Source
 }
 
-// Open opens an image. It reads manifest and config, but no layer.
+// Open opens an image in a registry. It reads manifest and config, but no layer.
 //
 // The error is a *UsageError if ref is no reference, an *UnsupportedError if
 // there is something other than the image of one platform, else an *Error.
 func (c *Client) Open(ctx context.Context, ref string) (*Image, error) {
-	r, err := c.Parse(ref)
+	if _, err := c.Parse(ref); err != nil {
+		return nil, err
+	}
+	s, err := c.Find(ctx, ref)
 	if err != nil {
 		return nil, err
 	}
-	im := &Image{Name: ref, Reference: r}
-	if err := c.read(about(ctx, "opening "+ref), im); err != nil {
+	return s.Image(ctx, s.Root)
+}
+
+// Image opens an image of the source by its manifest. It reads the config.
+//
+// The error is an *UnsupportedError if the document is not the manifest of a
+// container image, else an *Error.
+func (s *Source) Image(ctx context.Context, manifest Document) (*Image, error) {
+	im := &Image{
+		Name:        s.Reference.String(),
+		Reference:   s.Reference.named,
+		Digest:      manifest.Digest,
+		MediaType:   manifest.MediaType,
+		RawManifest: manifest.Raw,
+		source:      s,
+	}
+	if err := im.read(about(ctx, "opening "+im.Name)); err != nil {
 		if unsupported, ok := errors.AsType[*UnsupportedError](err); ok {
 			return nil, unsupported
 		}
-		return nil, explain("opening", ref, r.Context(), false, err)
+		return nil, s.explain("opening", err)
 	}
 	return im, nil
 }
 
-func (c *Client) read(ctx context.Context, im *Image) error {
-	repo := im.Reference.Context()
-	client, err := c.session(ctx, repo, transport.PullScope)
-	if err != nil {
+func (im *Image) read(ctx context.Context) (err error) {
+	if im.Manifest, err = im.parseManifest(); err != nil {
 		return err
 	}
-	// One request gives the manifest and, as the digest of what it gave, what
-	// the tag stood for at that moment.
-	im.RawManifest, im.MediaType, err = getManifest(ctx, client, im.Reference)
-	if err != nil {
-		return err
-	}
-	im.Digest, _, _ = v1.SHA256(bytes.NewReader(im.RawManifest))
-	if d, ok := im.Reference.(name.Digest); ok {
-		if im.Digest, err = digestAs(d.DigestStr(), im.RawManifest); err != nil {
-			return fmt.Errorf("manifest: %w", err)
-		}
-	}
-	if im.Manifest, im.MediaType, err = parseManifest(im); err != nil {
-		return err
-	}
-	im.open = func(ctx context.Context, d v1.Descriptor) (io.ReadCloser, error) {
-		return newBlobReader(ctx, client, c.wait, repo, d)
-	}
-
 	desc := im.Manifest.Config
 	if desc.Size > configLimit {
 		return fmt.Errorf("config has %d bytes, more than the %d MiB that are read", desc.Size, configLimit>>20)
 	}
-	blob, err := im.open(ctx, desc)
+	blob, err := im.source.store.blob(ctx, desc)
 	if err != nil {
 		return fmt.Errorf("reading config: %w", err)
 	}
@@ -113,42 +109,10 @@ func (c *Client) read(ctx context.Context, im *Image) error {
 	return nil
 }
 
-// Layer opens the layer of that number in the manifest, counted from 0, as it is
-// stored: mostly compressed. Digest and size are verified at the end: only a
-// reader that reached io.EOF has the layer. A connection that breaks is taken up
-// again where it broke. Errors, the reader's too, are *Error and name layer and
-// image. The caller must close the reader.
+// Layer opens the layer of that number in the manifest, counted from 0. See
+// Source.Blob.
 func (im *Image) Layer(ctx context.Context, i int) (io.ReadCloser, error) {
-	return im.blob(ctx, im.Manifest.Layers[i])
-}
-
-func (im *Image) blob(ctx context.Context, d v1.Descriptor) (io.ReadCloser, error) {
-	r := &layerReader{image: im, doing: "reading layer " + d.Digest.String() + " of"}
-	rc, err := im.open(about(ctx, r.doing+" "+im.Name), d)
-	if err != nil {
-		return nil, r.explain(err)
-	}
-	r.ReadCloser = rc
-	return r, nil
-}
-
-// A layerReader names image and layer in the errors of a reader.
-type layerReader struct {
-	io.ReadCloser
-	image *Image
-	doing string
-}
-
-func (r *layerReader) Read(p []byte) (int, error) {
-	n, err := r.ReadCloser.Read(p)
-	if err != nil && err != io.EOF {
-		err = r.explain(err)
-	}
-	return n, err
-}
-
-func (r *layerReader) explain(err error) error {
-	return explain(r.doing, r.image.Name, r.image.Reference.Context(), false, err)
+	return im.source.Blob(ctx, im.Manifest.Layers[i])
 }
 
 // getManifest returns the manifest that ref names and the media type the
@@ -172,7 +136,7 @@ func getManifest(ctx context.Context, client *http.Client, ref name.Reference) (
 		return nil, "", fmt.Errorf("reading manifest: %w", err)
 	}
 	if len(raw) > manifestLimit {
-		return nil, "", fmt.Errorf("manifest is larger than %d MiB, the most that registries accept", manifestLimit>>20)
+		return nil, "", errTooLarge
 	}
 	mediaType, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
 	// The header is optional, and schema 1 is signed: its digest is not that of
@@ -184,6 +148,8 @@ func getManifest(ctx context.Context, client *http.Client, ref name.Reference) (
 	}
 	return raw, types.MediaType(mediaType), nil
 }
+
+var errTooLarge = fmt.Errorf("manifest is larger than %d MiB, the most that registries accept", manifestLimit>>20)
 
 // acceptManifests asks for what there is: to be told that it is an index is
 // better than to be given a child of the registry's choice.
@@ -216,62 +182,47 @@ func checkDigest(want v1.Hash, sum []byte) error {
 	return nil
 }
 
-// parseManifest checks that im's manifest is an image's and returns it with its
-// media type.
-func parseManifest(im *Image) (*v1.Manifest, types.MediaType, error) {
-	var m struct {
-		v1.Manifest
-		Manifests []v1.Descriptor `json:"manifests"`
-		FSLayers  json.RawMessage `json:"fsLayers"`
+// parseManifest checks that the manifest is an image's and returns what it says.
+func (im *Image) parseManifest() (*v1.Manifest, error) {
+	doc := Document{im.MediaType, im.Digest, im.RawManifest}
+	contents, err := parseDocument(&doc)
+	if err != nil {
+		return nil, err
 	}
-	if err := json.Unmarshal(im.RawManifest, &m); err != nil {
-		return nil, "", fmt.Errorf("manifest is not valid: %w", err)
+	im.MediaType = doc.MediaType
+	unsupported := func(what, hint string) error {
+		return &UnsupportedError{Image: im.Name, MediaType: im.MediaType, what: what, hint: hint}
 	}
-	// The OCI's manifest may leave out its type, and registries have been seen
-	// to send text/plain. Two known types that differ, and a manifest that can
-	// be read as two things, are what CVE-2021-41190 was about.
-	mt := m.MediaType
-	if header := im.MediaType; mt == "" {
-		mt = header
-	} else if header != mt && (header.IsImage() || header.IsIndex() || header.IsSchema1()) {
-		return nil, "", fmt.Errorf("manifest says it is %q, but the registry %q", mt, header)
-	}
-	if m.Manifests != nil && m.Layers != nil {
-		return nil, "", errors.New("manifest is ambiguous: it has both layers and manifests")
-	}
-
-	unsupported := func(what, hint string) (*v1.Manifest, types.MediaType, error) {
-		return nil, "", &UnsupportedError{Image: im.Name, MediaType: mt, what: what, hint: hint}
-	}
-	switch {
+	switch mt := im.MediaType; {
 	case mt.IsIndex():
-		return unsupported("an index of images for several platforms", childrenHint(im.Reference, m.Manifests))
-	case mt.IsSchema1() || m.FSLayers != nil:
-		return unsupported("an image in Docker's format of before 2016 (schema 1)",
-			fmt.Sprintf("pull and push it with a current tool, e.g. skopeo copy --format v2s2 docker://%s docker://%[1]s", im.Reference))
+		return nil, unsupported("an index of images for several platforms", childrenHint(im.source.Reference, contents.Manifests))
+	case mt.IsSchema1() || contents.FSLayers != nil:
+		return nil, unsupported("an image in Docker's format of before 2016 (schema 1)",
+			fmt.Sprintf("pull and push it with a current tool, e.g. skopeo copy --format v2s2 docker://%s docker://%[1]s", im.Name))
 	case !mt.IsImage():
-		return unsupported(fmt.Sprintf("no image but %q", mt), "")
+		return nil, unsupported(fmt.Sprintf("no image but %q", mt), "")
+	case contents.Config == nil:
+		return nil, errors.New("manifest is not valid: it has a descriptor without digest or size")
 	}
-	switch m.Config.MediaType {
+	switch mt := contents.Config.MediaType; mt {
 	case types.OCIConfigJSON, types.DockerConfigJSON,
 		"", "application/octet-stream": // of early Docker versions (moby#28872)
 	default:
-		return unsupported(fmt.Sprintf("no container image: its config is %q", m.Config.MediaType), "")
+		return nil, unsupported(fmt.Sprintf("no container image: its config is %q", mt), "")
 	}
-	for _, d := range append([]v1.Descriptor{m.Config}, m.Layers...) {
-		if d.Digest == (v1.Hash{}) || d.Size < 0 {
-			return nil, "", errors.New("manifest is not valid: it has a descriptor without digest or size")
-		}
+	m := new(v1.Manifest)
+	if err := json.Unmarshal(im.RawManifest, m); err != nil {
+		return nil, fmt.Errorf("manifest is not valid: %w", err)
 	}
-	return &m.Manifest, mt, nil
+	return m, nil
 }
 
 // childrenHint tells how to name one image of an index.
-func childrenHint(ref name.Reference, children []v1.Descriptor) string {
+func childrenHint(ref Reference, children []v1.Descriptor) string {
 	var platforms []string
 	for _, child := range children {
 		if p := child.Platform; p != nil && p.OS != "unknown" && child.MediaType.IsImage() {
-			platforms = append(platforms, fmt.Sprintf("%s is %s", p, ref.Context().Digest(child.Digest.String())))
+			platforms = append(platforms, fmt.Sprintf("%s is %s@%s", p, ref.Repository(), child.Digest))
 		}
 	}
 	hint := "name the image of one platform by its digest"

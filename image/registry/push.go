@@ -3,7 +3,6 @@ package registry
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -15,88 +14,25 @@ import (
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
-	"github.com/google/go-containerregistry/pkg/v1/types"
 	"golang.org/x/sync/errgroup"
 )
 
-// Content is an image to push, made from another one.
-type Content struct {
-	MediaType        types.MediaType // of the manifest
-	Manifest, Config []byte
-	// Added are the manifest's layers that the other image does not have.
-	Added []v1.Layer
-}
-
-// A Report says what a push did.
-type Report struct {
-	// Digest of the manifest that the destination now stands for.
-	Digest v1.Hash `json:"-"`
-	// UpToDate: the destination stood for it already, and nothing was sent.
-	UpToDate bool `json:"up_to_date"`
-	// Uploaded, Mounted and Existing are the blobs, config included, that were
-	// sent, that the registry took from another of its repositories, and that
-	// were there.
-	Uploaded Count `json:"uploaded"`
-	Mounted  Count `json:"mounted"`
-	Existing Count `json:"existing"`
-	// Refused is how many of the source's layers the registry did not mount and
-	// had to be uploaded. A registry may do so if the account cannot pull from
-	// the repository they are in.
-	Refused int `json:"mounts_refused"`
-}
-
-// A Count is a number of blobs and of their bytes.
-type Count struct {
-	Blobs int   `json:"blobs"`
-	Bytes int64 `json:"bytes"`
-}
-
-func (c *Count) add(bytes int64) {
-	c.Blobs++
-	c.Bytes += bytes
-}
-
-// Push pushes content, whose layers are src's or added, to dst. Blobs that are
-// there are not sent again; layers in another repository of the same registry
-// are mounted, or if the registry does not want to, uploaded like those of other
-// registries. The manifest comes last, in the one request that also moves the
-// tag: whatever happens before, the tag stands for what it stood for.
-//
-// If the tag already stands for this content, Push sends nothing. Added layers
-// are opened only if the registry lacks them, and before anything is sent.
-//
-// Errors are *Error. Whatever they say, the tag is as it was, unless they say
-// that it may have been written. A context that ends when the registry has
-// already taken the manifest is no error.
-func (c *Client) Push(ctx context.Context, dst name.Reference, src *Image, content Content) (Report, error) {
-	report, err := c.push(about(ctx, "pushing "+dst.String()), dst, src, content)
-	if err == nil {
-		return report, nil
+// push is Write to a registry.
+func (c *Client) push(ctx context.Context, dst name.Reference, src *Source, t Tree) (Report, error) {
+	report := Report{Digest: t.Root.Digest}
+	p := &pusher{registry: c, ref: dst, repo: dst.Context()}
+	same := false
+	if src != nil {
+		if from, ok := src.store.(*repository); ok {
+			p.from = from.name
+			same = p.from.Name() == p.repo.Name()
+		}
 	}
-	manifest, _ := errors.AsType[*manifestError](err)
-	if manifest == nil && ctx.Err() != nil { // whatever was being done at the time
-		manifest = &manifestError{ctx.Err(), noTag}
-		err = manifest
-	}
-	e := explain("pushing", dst.String(), dst.Context(), true, err)
-	if manifest != nil {
-		e.reason += "; " + manifest.outcome
-	}
-	return Report{}, e
-}
-
-func (c *Client) push(ctx context.Context, dst name.Reference, src *Image, content Content) (Report, error) {
-	report := Report{}
-	report.Digest, _, _ = v1.SHA256(bytes.NewReader(content.Manifest))
-	if d, ok := dst.(name.Digest); ok && d.DigestStr() != report.Digest.String() {
-		return Report{}, fmt.Errorf("the image has digest %s", report.Digest)
-	}
-	blobs, err := listBlobs(src, content)
+	parts, err := t.list(ctx, src, same)
 	if err != nil {
 		return Report{}, err
 	}
-	p := &pusher{registry: c, ref: dst, repo: dst.Context(), from: src.Reference.Context()}
-	same := p.from.Name() == p.repo.Name()
+	blobs := parts.blobs
 	actions := transport.PushScope
 	if same {
 		actions = transport.PullScope // known from opening: no need to wait for more
@@ -167,7 +103,10 @@ func (c *Client) push(ctx context.Context, dst name.Reference, src *Image, conte
 	if err := g.Wait(); err != nil {
 		return Report{}, err
 	}
-	if err := p.putManifest(ctx, content, report.Digest); err != nil {
+	if err := p.putBelow(ctx, parts.below); err != nil {
+		return Report{}, err
+	}
+	if err := p.putRoot(ctx, t.Root); err != nil {
 		return Report{}, err
 	}
 	for _, b := range blobs {
@@ -186,92 +125,19 @@ func (c *Client) push(ctx context.Context, dst name.Reference, src *Image, conte
 	return report, nil
 }
 
-// A blob is one that the pushed image consists of.
-type blob struct {
-	v1.Descriptor
-	open     func(context.Context) (io.ReadCloser, error)
-	ofSource bool // rather than added
-	exists   bool // at the destination
-	mounted  bool // there, by us
-
-	ready io.ReadCloser // what open returned, if it is not read yet
-}
-
-// prepare opens the blob, if it is not.
-func (b *blob) prepare(ctx context.Context) (err error) {
-	if b.ready == nil {
-		if b.ready, err = b.open(ctx); err != nil {
-			return &contentError{"preparing layer " + b.Digest.String(), err}
-		}
-	}
-	return nil
-}
-
-// take returns the blob from its start.
-func (b *blob) take(ctx context.Context) (io.ReadCloser, error) {
-	if err := b.prepare(ctx); err != nil {
-		return nil, err
-	}
-	content := b.ready
-	b.ready = nil
-	return content, nil
-}
-
-// listBlobs lists the blobs that content's manifest names, each once.
-func listBlobs(src *Image, content Content) ([]*blob, error) {
-	var m v1.Manifest
-	if err := json.Unmarshal(content.Manifest, &m); err != nil {
-		return nil, fmt.Errorf("manifest is not valid: %w", err)
-	}
-	if _, err := digestAs(m.Config.Digest.String(), content.Config); err != nil {
-		return nil, fmt.Errorf("config: %w", err)
-	}
-	known := make(map[v1.Hash]*blob)
-	for _, d := range src.Manifest.Layers {
-		known[d.Digest] = &blob{ofSource: true, open: func(ctx context.Context) (io.ReadCloser, error) {
-			return src.blob(ctx, d)
-		}}
-	}
-	for _, l := range content.Added {
-		digest, err := l.Digest()
-		if err != nil {
-			return nil, fmt.Errorf("reading an added layer: %w", err)
-		}
-		if known[digest] == nil {
-			known[digest] = &blob{open: func(context.Context) (io.ReadCloser, error) { return l.Compressed() }}
-		}
-	}
-	config := &blob{Descriptor: m.Config, open: func(context.Context) (io.ReadCloser, error) {
-		return io.NopCloser(bytes.NewReader(content.Config)), nil
-	}}
-	var blobs []*blob
-	for _, d := range m.Layers {
-		b := known[d.Digest]
-		if b == nil {
-			return nil, fmt.Errorf("layer %s is neither the source's nor added", d.Digest)
-		}
-		if !d.MediaType.IsDistributable() || b.Digest == d.Digest {
-			continue // kept elsewhere by its publisher, or listed before
-		}
-		b.Descriptor = d
-		blobs = append(blobs, b)
-	}
-	return append(blobs, config), nil
-}
-
 // A pusher pushes to one repository.
 type pusher struct {
 	registry *Client
 	ref      name.Reference
 	repo     name.Repository
-	from     name.Repository // of the source
+	from     name.Repository // of the source, the zero value if it is not in a registry
 	client   *http.Client
 	mounts   *http.Client // nil if nothing can be mounted
 }
 
 // mountable says whether mounts from the source's repository are to be tried.
 func (p *pusher) mountable() bool {
-	return p.from.RegistryStr() == p.repo.RegistryStr() && p.from.Name() != p.repo.Name()
+	return p.from != (name.Repository{}) && p.from.RegistryStr() == p.repo.RegistryStr() && p.from.Name() != p.repo.Name()
 }
 
 // openMounts gets the permission to mount. It is asked for apart from the one to
@@ -504,9 +370,32 @@ func (b *uploadBody) failure() error {
 	return b.err
 }
 
-// putManifest is the end of a push. If no answer says how it went, it asks.
-func (p *pusher) putManifest(ctx context.Context, content Content, digest v1.Hash) error {
-	err := p.tryPutManifest(ctx, content)
+// putBelow puts the documents below the root by their digests, those first that
+// others name.
+func (p *pusher) putBelow(ctx context.Context, documents []Document) error {
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(p.registry.jobs)
+	for _, d := range documents {
+		if !d.MediaType.IsIndex() {
+			g.Go(func() error { return p.putDocument(gctx, d, d.Digest.String()) })
+		}
+	}
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	for _, d := range documents {
+		if d.MediaType.IsIndex() {
+			if err := p.putDocument(ctx, d, d.Digest.String()); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// putRoot is the end of a push. If no answer says how it went, it asks.
+func (p *pusher) putRoot(ctx context.Context, root Document) error {
+	err := p.putDocument(ctx, root, p.ref.Identifier())
 	if err == nil {
 		return nil
 	}
@@ -516,36 +405,25 @@ func (p *pusher) putManifest(ctx context.Context, content Content, digest v1.Has
 	// The context may have ended, and the tag may nevertheless be there.
 	ctx, cancel := context.WithTimeout(once(context.WithoutCancel(ctx)), 5*time.Second)
 	defer cancel()
-	outcome := "the tag may have been written"
+	outcome := maybeTag
 	if resp, err := p.head(ctx, p.client, "manifests", p.ref.Identifier()); err == nil {
 		switch found := resp.Header.Get("Docker-Content-Digest"); {
-		case found == digest.String():
+		case found == root.Digest.String():
 			return nil
 		case found != "" || resp.StatusCode == http.StatusNotFound:
 			outcome = noTag
 		}
 	}
-	return &manifestError{err, outcome}
+	return &outcomeError{err, outcome}
 }
 
-// A manifestError is a failure of putting the manifest that says nothing of
-// whether the registry took it.
-type manifestError struct {
-	err     error
-	outcome string // what is known nevertheless
-}
-
-func (e *manifestError) Error() string { return e.err.Error() }
-func (e *manifestError) Unwrap() error { return e.err }
-
-const noTag = "no tag was written"
-
-func (p *pusher) tryPutManifest(ctx context.Context, content Content) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPut, endpoint(p.repo, "manifests", p.ref.Identifier()), bytes.NewReader(content.Manifest))
+// putDocument puts a document under a tag or its digest.
+func (p *pusher) putDocument(ctx context.Context, d Document, identifier string) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPut, endpoint(p.repo, "manifests", identifier), bytes.NewReader(d.Raw))
 	if err != nil {
 		return err
 	}
-	req.Header.Set("Content-Type", string(content.MediaType))
+	req.Header.Set("Content-Type", string(d.MediaType))
 	resp, err := p.client.Do(req)
 	if err != nil {
 		return err

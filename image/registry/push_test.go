@@ -412,8 +412,8 @@ func TestPushContent(t *testing.T) {
 	}{
 		{"digest", other, "the image has digest " + digest.String(), good},
 		{"no JSON", "app:2", "manifest is not valid: unexpected end of JSON input", bad(func(c *Content) { c.Manifest = nil })},
-		{"config", "app:2", "config: content has digest sha256:", bad(func(c *Content) { c.Config = []byte("{}") })},
-		{"layer missing", "app:2", "layer sha256:", bad(func(c *Content) { c.Added = nil })},
+		{"config", "app:2", "blob sha256:", bad(func(c *Content) { c.Config = []byte("{}") })},
+		{"layer missing", "app:2", "blob sha256:", bad(func(c *Content) { c.Added = nil })},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			err := push(tt.ref, tt.content)
