@@ -264,7 +264,7 @@ func TestOrigin(t *testing.T) {
 			t.Errorf("%q became %q, %q", bad, m, c)
 		}
 	}
-	if _, _, err := FromOrigin(Origin(make([]byte, 2*originLimit), nil)); err == nil {
+	if _, _, err := FromOrigin(Origin(make([]byte, 2*packLimit), nil)); err == nil {
 		t.Error("a bomb was unpacked")
 	}
 }
