@@ -78,7 +78,7 @@ func (c *Cache) Put(ctx context.Context, digest v1.Hash, size int64, r io.Reader
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return fmt.Errorf("creating cache: %w", err)
 	}
-	f, err := os.CreateTemp(filepath.Dir(path), ".tmp-*")
+	f, err := os.CreateTemp(filepath.Dir(path), tempPrefix+"*")
 	if err != nil {
 		return fmt.Errorf("writing to cache %s: %w", c.Dir, cause(err))
 	}
