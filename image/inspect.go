@@ -29,6 +29,7 @@ type Inspection struct {
 	Problem       string         `json:"problem,omitempty"`
 	Interpreter   *Interpreter   `json:"interpreter,omitempty"`
 	Command       *Command       `json:"command,omitempty"`
+	Django        *Django        `json:"django,omitempty"`
 	Sites         []string       `json:"sites"` // of sys.path, without the standard library
 	Distributions []Distribution `json:"distributions"`
 	Shadowed      []Distribution `json:"shadowed"`     // never imported: another of that name comes first
@@ -100,6 +101,7 @@ func (w *Wrapper) Inspect(ctx context.Context, ref, interpreter string) (*Inspec
 	}
 	i, command := newInterpreter(env.Interpreter), newCommand(env.Command)
 	in.Interpreter, in.Command = &i, &command
+	in.Django = newDjango(env.Django)
 	in.Sites, in.Warnings = list(env.Sites), list(env.Warnings)
 	in.Distributions = distributions(env.Distributions)
 	in.Shadowed = distributions(env.Shadowed)

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/imgwrap/imgwrap/image/instrument"
+	"github.com/imgwrap/imgwrap/image/python"
 	"github.com/imgwrap/imgwrap/image/scan"
 	"github.com/imgwrap/imgwrap/layer"
 	"github.com/imgwrap/imgwrap/layer/bundle"
@@ -87,9 +88,12 @@ func (p *Plan) launchLayer(src source, choice *instrument.Choice, launcher place
 		}
 	}
 	r := choice.Release
-	names := []string{}
+	names, modules := []string{}, map[string][]string{}
 	for _, s := range choice.Selected {
 		names = append(names, s.Name)
+		if len(s.Modules) > 0 {
+			modules[s.Name] = s.Modules
+		}
 	}
 	var settings map[string]string
 	if ready.envCleared {
@@ -101,6 +105,13 @@ func (p *Plan) launchLayer(src source, choice *instrument.Choice, launcher place
 	var first []string
 	if dir := src.environment.ProgramDir; dir != "" {
 		first = []string{dir}
+	}
+	var skip [][]string
+	if ready.everywhere() {
+		skip = src.healthCheck()
+	}
+	for _, command := range skip {
+		p.note("the health check %s is left alone", strings.Join(command, " "))
 	}
 	hidden := []string{}
 	for _, d := range choice.Hidden {
@@ -122,9 +133,42 @@ func (p *Plan) launchLayer(src source, choice *instrument.Choice, launcher place
 			Interpreter:      src.environment.Interpreter.Path,
 			Instrumentations: names,
 			Options:          r.Environment,
+			Modules:          modules,
+			Everywhere:       ready.everywhere(),
+			Skip:             skip,
 			Path:             first,
 			Environment:      settings,
 		},
+	})
+}
+
+// healthCheck returns the Python programs that the image's health check runs,
+// each with its arguments. One that cannot be told from the app by these is not
+// among them.
+func (s *source) healthCheck() [][]string {
+	check := s.parsed.Config.Healthcheck
+	if check == nil || len(check.Test) < 2 {
+		return nil
+	}
+	var argv []string
+	switch check.Test[0] { // Docker's image specification v1.2, "Healthcheck"
+	case "CMD":
+		argv = check.Test[1:]
+	case "CMD-SHELL":
+		argv = []string{"/bin/sh", "-c", check.Test[1]}
+	}
+	config := s.pythonConfig()
+	programs := func(argv []string) (list [][]string) {
+		for _, c := range python.Starts(config, s.files, argv) {
+			if c.Program != "" && c.Program[0] != '-' { // neither code on the command line nor from standard input
+				list = append(list, append([]string{c.Program}, c.ProgramArgs...))
+			}
+		}
+		return list
+	}
+	own := programs(slices.Concat(config.Entrypoint, config.Cmd))
+	return slices.DeleteFunc(programs(argv), func(command []string) bool {
+		return slices.ContainsFunc(own, func(o []string) bool { return slices.Equal(o, command) })
 	})
 }
 

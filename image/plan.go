@@ -16,7 +16,6 @@ import (
 	"github.com/imgwrap/imgwrap/image/python"
 	"github.com/imgwrap/imgwrap/image/rewrite"
 	"github.com/imgwrap/imgwrap/image/scan"
-	"github.com/imgwrap/imgwrap/layer"
 	"github.com/imgwrap/imgwrap/layer/catalog"
 	"github.com/imgwrap/imgwrap/layer/pep508"
 )
@@ -30,9 +29,12 @@ type Options struct {
 	Destination Destination
 	Instrument  instrument.Options
 	Settings    Settings
-	Python      string    // the interpreter, where the entry command does not tell
-	Created     time.Time // SOURCE_DATE_EPOCH; zero for one second after the source
-	Version     string    // imgwrap's own, for the label
+	Activate    []Activation // nil for ByEntrypoint
+	Native      bool         // add native code where it is known to work
+	Bytecode    bool         // add bytecode, which has to be in the cache
+	Python      string       // the interpreter, where the entry command does not tell
+	Created     time.Time    // SOURCE_DATE_EPOCH; zero for one second after the source
+	Version     string       // imgwrap's own, for the label
 }
 
 // Plan is what wrapping an image changes and why. Its exported fields are what
@@ -51,7 +53,8 @@ type Plan struct {
 
 	Interpreter      Interpreter       `json:"interpreter"`
 	Command          Command           `json:"command"`
-	Distributions    int               `json:"distributions"` // how many the interpreter finds
+	Django           *Django           `json:"django,omitempty"` // nil if no settings of a project are named
+	Distributions    int               `json:"distributions"`    // how many the interpreter finds
 	Release          Release           `json:"release"`
 	Instrumentations []Instrumentation `json:"instrumentations"`
 	LeftOut          []LeftOut         `json:"left_out"`
@@ -60,12 +63,16 @@ type Plan struct {
 	Env              []Variable        `json:"env"`
 	Layers           []Layer           `json:"layers"` // added on top of the source's
 	Dropped          []string          `json:"dropped"`
+	Notes            []string          `json:"notes"` // what follows from the image, and asks for nothing
 	Warnings         []string          `json:"warnings"`
 
 	destination name.Tag
 	wrapped     rewrite.Image
-	bundle      *layer.Layer
-	launch      *layer.Layer
+	added       []added
+}
+
+func (p *Plan) note(format string, args ...any) {
+	p.Notes = append(p.Notes, fmt.Sprintf(format, args...))
 }
 
 // Interpreter is the Python that the image starts.
@@ -92,6 +99,25 @@ type Command struct {
 
 func newCommand(c python.Command) Command {
 	return Command{list(c.Args), list(c.Steps), c.Sure}
+}
+
+// Django is the settings module of a Django project.
+type Django struct {
+	Settings string   `json:"settings"` // "" if files of the project disagree
+	Source   string   `json:"source"`   // what names it: a file, "DJANGO_SETTINGS_MODULE" or an option
+	File     string   `json:"file"`     // "" if it cannot be imported from where the command starts
+	Others   []string `json:"others"`   // that other files of the project name
+}
+
+func newDjango(d python.Django) *Django {
+	if d.Settings == "" && len(d.Others) == 0 {
+		return nil
+	}
+	source := d.Source
+	if d.FromEnv {
+		source = "DJANGO_SETTINGS_MODULE"
+	}
+	return &Django{d.Settings, source, d.File, list(d.Others)}
 }
 
 // Release is the OpenTelemetry release of a plan.
@@ -125,10 +151,11 @@ type LeftOut struct {
 
 // Layer is one that wrapping adds.
 type Layer struct {
-	Kind   string `json:"kind"` // "bundle" or "launch"
+	Kind   string `json:"kind"` // "bundle", "native", "bytecode" or "launch"
 	Digest string `json:"digest"`
 	DiffID string `json:"diff_id"`
-	Size   int64  `json:"size"` // compressed bytes
+	Size   int64  `json:"size"`   // compressed bytes
+	Brings string `json:"brings"` // what it holds, and what for
 }
 
 // source is an image as it was found: all that a plan depends on besides
@@ -149,13 +176,12 @@ type wrapping struct {
 	env      map[string]string
 }
 
-// plan decides everything about wrapping an image. It is pure: bundled
-// describes the bundle layer of a release, whose digest the catalog knows, and
-// builds nothing.
+// plan decides everything about wrapping an image. It is pure: layers only
+// describes layers, whose digests are known.
 //
 // If no release fits, the plan comes with the error. It then says what is in
 // the image and what speaks against each release, and has no Digest.
-func plan(src source, opts Options, c *catalog.Catalog, bundled func(*catalog.Release) (*layer.Layer, error)) (*Plan, error) {
+func plan(src source, opts Options, c *catalog.Catalog, layers prebuilt) (*Plan, error) {
 	destination, err := opts.Destination.resolve(src.reference, src.image.Digest().String(), src.wrapped != nil)
 	if err != nil {
 		return nil, err
@@ -172,6 +198,7 @@ func plan(src source, opts Options, c *catalog.Catalog, bundled func(*catalog.Re
 		Platform:         src.parsed.Platform().String(),
 		Interpreter:      newInterpreter(env.Interpreter),
 		Command:          newCommand(env.Command),
+		Django:           newDjango(env.Django),
 		Distributions:    len(env.Distributions),
 		Instrumentations: []Instrumentation{},
 		LeftOut:          []LeftOut{},
@@ -180,15 +207,17 @@ func plan(src source, opts Options, c *catalog.Catalog, bundled func(*catalog.Re
 		Env:              []Variable{},
 		Layers:           []Layer{},
 		Dropped:          []string{},
+		Notes:            []string{},
 		Warnings:         list(env.Warnings),
 		destination:      destination,
 	}
 	image := environ(src.parsed.Config.Env)
-	ready := assess(env, image)
+	ready := assess(env, opts)
 	if ready.refused != nil {
 		return nil, ready.refused
 	}
 	p.Warnings = append(p.Warnings, ready.warnings...)
+	p.Notes = append(p.Notes, ready.notes...)
 	choice, err := instrument.Choose(c, facts(env, image), opts.Instrument)
 	var none *instrument.NoReleaseError
 	if errors.As(err, &none) {
@@ -214,7 +243,10 @@ func plan(src source, opts Options, c *catalog.Catalog, bundled func(*catalog.Re
 	if err != nil {
 		return nil, err
 	}
-	p.Env = append(p.Env, ready.env...)
+	if ready.pythonPath {
+		p.Env = append(p.Env, Variable{"PYTHONPATH", strings.TrimSuffix(loaderDir+":"+image["PYTHONPATH"], ":"), "--activate"})
+	}
+	p.serve(env.Command, src.files, choice.Release, image)
 	p.Warnings = append(p.Warnings, silenced(image)...)
 	if src.wrapped != nil {
 		p.Warnings = append(p.Warnings, lost(src.wrapped.env, image, p.Env)...)
@@ -226,13 +258,15 @@ func plan(src source, opts Options, c *catalog.Catalog, bundled func(*catalog.Re
 	}
 	for _, s := range choice.Selected {
 		p.Instrumentations = append(p.Instrumentations, Instrumentation{s.Name, s.Library, s.Reason})
+		if s.Name == "django" {
+			p.note("Django's instrumentation loads when the app's request handler loads its middleware, whatever the settings module is")
+		}
 	}
 	for _, l := range choice.LeftOut {
 		p.LeftOut = append(p.LeftOut, LeftOut(l))
 	}
 
-	p.bundle, err = bundled(choice.Release)
-	if err != nil {
+	if err := p.prebuiltLayers(src, choice, opts, layers); err != nil {
 		return nil, err
 	}
 	launcher, err := launcherPlace(env.Interpreter.Scripts, image["PATH"], src.files)
@@ -242,10 +276,11 @@ func plan(src source, opts Options, c *catalog.Catalog, bundled func(*catalog.Re
 	if !ready.keepEntrypoint {
 		p.Entrypoint = append([]string{launcher.command}, src.parsed.Config.Entrypoint...)
 	}
-	p.launch, err = p.launchLayer(src, choice, launcher, ready, opts.Version)
+	launch, err := p.launchLayer(src, choice, launcher, ready, opts.Version)
 	if err != nil {
 		return nil, err
 	}
+	p.added = append(p.added, added{"launch", "launcher, loader and plan", launch})
 	return p, p.write(src, choice, opts)
 }
 
@@ -280,25 +315,7 @@ func facts(env *python.Environment, variables map[string]string) instrument.Envi
 	for name := range strings.SplitSeq(variables["OTEL_PYTHON_DISABLED_INSTRUMENTATIONS"], ",") {
 		f.Excluded[strings.TrimSpace(name)] = "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS of the image names it"
 	}
-	if reason := djangoUnready(env.Django); reason != "" {
-		f.Excluded["django"] = reason
-	}
 	return f
-}
-
-// djangoUnready says why Django's instrumentation cannot load, if so. It reads
-// the settings while the interpreter starts; without them it configures empty
-// ones, and the app then answers 500 or does not start.
-func djangoUnready(d python.Django) string {
-	switch {
-	case d.Settings == "":
-		return "its settings module is not known: DJANGO_SETTINGS_MODULE is not set in the image"
-	case !d.FromEnv:
-		return fmt.Sprintf("DJANGO_SETTINGS_MODULE is not set in the image (%s names %s)", d.Source, d.Settings)
-	case d.File == "":
-		return fmt.Sprintf("the settings module %s cannot be imported from the working directory", d.Settings)
-	}
-	return ""
 }
 
 // refused groups releases that are refused for the same reasons.

@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"io/fs"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -36,19 +38,37 @@ var planned = catalog.New(&catalog.Release{
 		{Name: "protobuf", Version: "4.25.8", Wheel: "protobuf-4.25.8-py3-none-any.whl"},
 	},
 	Instrumentations: []catalog.Instrumentation{
-		{Name: "django", Distribution: "opentelemetry-instrumentation-django", Libraries: []string{"django >= 1.10"}},
-		{Name: "flask", Distribution: "opentelemetry-instrumentation-flask", Libraries: []string{"flask >= 1.0"}},
+		{Name: "django", Distribution: "opentelemetry-instrumentation-django", Libraries: []string{"django >= 1.10"}, Modules: []string{"django"}},
+		{Name: "flask", Distribution: "opentelemetry-instrumentation-flask", Libraries: []string{"flask >= 1.0"}, Modules: []string{"flask"}},
+	},
+	Natives: map[string]catalog.Native{
+		"amd64": {Libc: "glibc", Python: catalog.Python{Min: "3.8", Max: "3.12"}, Layer: catalog.Layer{Digest: nativeInfo.Digest.String()}},
 	},
 })
 
-var bundleInfo = layer.Info{
-	Digest: v1.Hash{Algorithm: "sha256", Hex: strings.Repeat("b", 64)},
-	DiffID: v1.Hash{Algorithm: "sha256", Hex: strings.Repeat("d", 64)},
-	Size:   1000,
+// info is that of a layer whose digests are a hexadecimal digit repeated.
+func info(digit string) layer.Info {
+	hash := v1.Hash{Algorithm: "sha256", Hex: strings.Repeat(digit, 64)}
+	return layer.Info{Digest: hash, DiffID: hash, Size: 1000}
 }
 
-func bundled(*catalog.Release) (*layer.Layer, error) {
-	return layer.Deferred(bundleInfo, func() (*layer.Layer, error) { return nil, errors.New("planning builds no bundle") }), nil
+var bundleInfo, nativeInfo, bytecodeInfo = info("b"), info("a"), info("c")
+
+// described makes a layer that can be described but not read.
+func described(info layer.Info) *layer.Layer {
+	return layer.Deferred(info, func() (*layer.Layer, error) { return nil, errors.New("planning builds no layer") })
+}
+
+// layers are the prebuilt ones: there is bytecode for Python 3.11 alone.
+var layers = prebuilt{
+	bundle: func(*catalog.Release) (*layer.Layer, error) { return described(bundleInfo), nil },
+	native: func(*catalog.Release, string) (*layer.Layer, error) { return described(nativeInfo), nil },
+	bytecode: func(_ *catalog.Release, minor string) (*layer.Layer, error) {
+		if minor != "3.11" {
+			return nil, fs.ErrNotExist
+		}
+		return described(bytecodeInfo), nil
+	},
 }
 
 var owned = time.Date(2024, 5, 6, 7, 8, 9, 0, time.UTC)
@@ -104,8 +124,9 @@ func app(t *testing.T, files *scan.Index, env ...string) source {
 	t.Helper()
 	config := v1.ConfigFile{
 		Architecture: "amd64", OS: "linux", Created: v1.Time{Time: owned},
-		RootFS: v1.RootFS{Type: "layers", DiffIDs: []v1.Hash{bundleInfo.DiffID}},
-		Config: v1.Config{Cmd: []string{"python3.11", "-m", "app"}, Env: env},
+		RootFS:  v1.RootFS{Type: "layers", DiffIDs: []v1.Hash{bundleInfo.DiffID}},
+		History: []v1.History{{CreatedBy: "base"}},
+		Config:  v1.Config{Cmd: []string{"python3.11", "-m", "app"}, Env: env},
 	}
 	rawConfig, err := json.Marshal(config)
 	if err != nil {
@@ -149,7 +170,7 @@ func opened(t *testing.T, reference string, im rewrite.Image, files *scan.Index)
 // launched reads the launch layer of a plan: headers by name, with contents.
 func launched(t *testing.T, p *Plan) (map[string]*tar.Header, map[string]string) {
 	t.Helper()
-	r, err := p.launch.Uncompressed()
+	r, err := p.added[len(p.added)-1].layer.Uncompressed()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -173,7 +194,7 @@ func launched(t *testing.T, p *Plan) (map[string]*tar.Header, map[string]string)
 
 func mustPlan(t *testing.T, src source, opts Options) *Plan {
 	t.Helper()
-	p, err := plan(src, opts, planned, bundled)
+	p, err := plan(src, opts, planned, layers)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -202,8 +223,8 @@ func TestLaunchLayer(t *testing.T) {
 		}
 	}
 	slices.Sort(hidden)
-	// Django's settings are not known, and the app has its own protobuf.
-	if want := []string{"opentelemetry_instrumentation_django-0.48b0.dist-info", "protobuf-4.25.8.dist-info"}; !slices.Equal(hidden, want) {
+	// The app has its own protobuf.
+	if want := []string{"protobuf-4.25.8.dist-info"}; !slices.Equal(hidden, want) {
 		t.Errorf("hidden %v, want %v", hidden, want)
 	}
 	if _, ok := headers["usr/local/lib/python3.11/site-packages/imgwrap.pth"]; ok {
@@ -220,13 +241,119 @@ func TestPackagesBesideTheScript(t *testing.T) {
 	if src.environment, err = src.inspect(""); err != nil {
 		t.Fatal(err)
 	}
-	_, contents := launched(t, mustPlan(t, src, Options{}))
+	if wrap := decided(t, mustPlan(t, src, Options{})); !slices.Equal(wrap.Path, []string{"/app"}) {
+		t.Errorf("searched first: %q, want /app", wrap.Path)
+	}
+}
+
+// decided reads what the launch layer of a plan tells the loader.
+func decided(t *testing.T, p *Plan) bundle.Wrap {
+	t.Helper()
+	_, contents := launched(t, p)
 	var wrap bundle.Wrap
 	if err := json.Unmarshal([]byte(contents["opt/imgwrap/wrap.json"]), &wrap); err != nil {
 		t.Fatal(err)
 	}
-	if !slices.Equal(wrap.Path, []string{"/app"}) {
-		t.Errorf("searched first: %q, want /app", wrap.Path)
+	return wrap
+}
+
+func TestModules(t *testing.T) {
+	wrap := decided(t, mustPlan(t, app(t, appFiles(t)), Options{}))
+	if want := map[string][]string{"django": {"django"}, "flask": {"flask"}}; !reflect.DeepEqual(wrap.Modules, want) {
+		t.Errorf("modules %v, want %v", wrap.Modules, want)
+	}
+	wrap = decided(t, mustPlan(t, app(t, appFiles(t)), Options{Instrument: instrument.Options{Without: []string{"flask"}}}))
+	if want := map[string][]string{"django": {"django"}}; !reflect.DeepEqual(wrap.Modules, want) || !slices.Equal(wrap.Instrumentations, []string{"django"}) {
+		t.Errorf("without flask: modules %v of %v, want %v", wrap.Modules, wrap.Instrumentations, want)
+	}
+}
+
+func TestActivate(t *testing.T) {
+	const path = "/opt/imgwrap/init"
+	for _, tt := range []struct {
+		name       string
+		activate   []Activation
+		env        []string
+		cmd        []string
+		entrypoint bool
+		pythonPath string // that the image has then
+		everywhere bool
+	}{
+		{name: "default", entrypoint: true},
+		{name: "entrypoint", activate: []Activation{ByEntrypoint}, env: []string{"PYTHONPATH=/srv"}, entrypoint: true, pythonPath: "/srv"},
+		{name: "environment", activate: []Activation{ByEnvironment}, pythonPath: path, everywhere: true},
+		{name: "in front", activate: []Activation{ByEnvironment}, env: []string{"PYTHONPATH=/srv:/lib"}, pythonPath: path + ":/srv:/lib", everywhere: true},
+		{name: "empty counts as none", activate: []Activation{ByEnvironment}, env: []string{"PYTHONPATH="}, pythonPath: path, everywhere: true},
+		{name: "both", activate: []Activation{ByEntrypoint, ByEnvironment}, entrypoint: true, pythonPath: path, everywhere: true},
+		{name: "by a path file", cmd: []string{"python3.11", "-I", "-m", "app"}, activate: []Activation{ByEnvironment}, everywhere: true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			src := app(t, appFiles(t), tt.env...)
+			if tt.cmd != nil {
+				src.parsed.Config.Cmd = tt.cmd
+				var err error
+				if src.environment, err = src.inspect(""); err != nil {
+					t.Fatal(err)
+				}
+			}
+			p := mustPlan(t, src, Options{Activate: tt.activate})
+			var config v1.ConfigFile
+			if err := json.Unmarshal(p.wrapped.Config, &config); err != nil {
+				t.Fatal(err)
+			}
+			if got := len(config.Config.Entrypoint) > 0; got != tt.entrypoint {
+				t.Errorf("entry point %q", config.Config.Entrypoint)
+			}
+			if got := environ(config.Config.Env)["PYTHONPATH"]; got != tt.pythonPath {
+				t.Errorf("PYTHONPATH=%s, want %s", got, tt.pythonPath)
+			}
+			if strings.HasPrefix(tt.pythonPath, path) {
+				if !slices.ContainsFunc(config.History, func(h v1.History) bool { return strings.HasSuffix(h.CreatedBy, "ENV PYTHONPATH="+tt.pythonPath) }) {
+					t.Errorf("the history does not tell: %+v", config.History)
+				}
+			}
+			if wrap := decided(t, p); wrap.Everywhere != tt.everywhere {
+				t.Errorf("everywhere: %t", wrap.Everywhere)
+			}
+			headers, _ := launched(t, p)
+			if headers["usr/local/bin/opentelemetry-instrument"] == nil {
+				t.Error("no launcher in the layer")
+			}
+		})
+	}
+}
+
+func TestHealthCheck(t *testing.T) {
+	for _, tt := range []struct {
+		name     string
+		activate Activation
+		test     []string
+		want     [][]string
+	}{
+		{name: "none", activate: ByEnvironment},
+		{name: "switched off", activate: ByEnvironment, test: []string{"NONE"}},
+		{name: "inherited", activate: ByEnvironment, test: []string{}},
+		{name: "command", activate: ByEnvironment, test: []string{"CMD", "python3.11", "/srv/check.py", "--fast"}, want: [][]string{{"check.py", "--fast"}}},
+		{name: "shell", activate: ByEnvironment, test: []string{"CMD-SHELL", "python3.11 -m health 80 || exit 1"}, want: [][]string{{"health", "80"}}},
+		{name: "no Python", activate: ByEnvironment, test: []string{"CMD-SHELL", "curl -f localhost"}},
+		{name: "code of its own", activate: ByEnvironment, test: []string{"CMD", "python3.11", "-c", "import socket"}},
+		{name: "the app's own command", activate: ByEnvironment, test: []string{"CMD", "python3.11", "-m", "app"}},
+		{name: "below the launcher only", activate: ByEntrypoint, test: []string{"CMD", "python3.11", "/srv/check.py"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			src := app(t, appFiles(t, "srv/check.py"))
+			if tt.test != nil {
+				src.parsed.Config.Healthcheck = &v1.HealthConfig{Test: tt.test}
+			}
+			p := mustPlan(t, src, Options{Activate: []Activation{tt.activate}})
+			if got := decided(t, p).Skip; !reflect.DeepEqual(got, tt.want) {
+				t.Errorf("skips %q, want %q", got, tt.want)
+			}
+			said := slices.ContainsFunc(p.Notes, func(n string) bool { return strings.HasPrefix(n, "the health check ") })
+			if said != (tt.want != nil) {
+				t.Errorf("notes %q", p.Notes)
+			}
+		})
 	}
 }
 
@@ -269,7 +396,7 @@ func TestLauncherPlace(t *testing.T) {
 			files := appFiles(t, tt.files...)
 			src := app(t, files, append(env, "PYTHONHOME=")...)
 			src.environment.Interpreter.Scripts = "/usr/local/bin"
-			p, err := plan(src, Options{}, planned, bundled)
+			p, err := plan(src, Options{}, planned, layers)
 			if tt.refused {
 				var refused *RefusedError
 				if !errors.As(err, &refused) || refused.Hint() == "" {
@@ -317,13 +444,11 @@ func TestPlanConfig(t *testing.T) {
 	if !config.Created.Equal(owned.Add(time.Second)) {
 		t.Errorf("created %s", config.Created)
 	}
-	if len(p.Instrumentations) != 0 || len(p.LeftOut) != 2 {
+	if len(p.Instrumentations) != 1 || len(p.LeftOut) != 1 {
 		t.Errorf("instrumentations %v, left out %v", p.Instrumentations, p.LeftOut)
 	}
-	for _, l := range p.LeftOut {
-		if l.Name == "django" && !strings.Contains(l.Reason, "cannot be imported") {
-			t.Errorf("django is left out because %s", l.Reason)
-		}
+	if want := (Django{"shop.settings", "DJANGO_SETTINGS_MODULE", "", []string{}}); p.Django == nil || !reflect.DeepEqual(*p.Django, want) {
+		t.Errorf("Django's settings %+v, want %+v", p.Django, want)
 	}
 	if !slices.ContainsFunc(p.Warnings, func(w string) bool { return strings.Contains(w, "flask is left out although it was asked for") }) {
 		t.Errorf("warnings %q", p.Warnings)

@@ -7,31 +7,58 @@ import (
 	"strings"
 
 	"github.com/imgwrap/imgwrap/image/python"
+	"github.com/imgwrap/imgwrap/layer/bundle"
 )
+
+// Activation is a way for telemetry to get into the app's processes.
+type Activation string
+
+const (
+	// ByEntrypoint puts the launcher in front of the image's entry point: what
+	// it starts is instrumented, and what that starts in turn.
+	ByEntrypoint Activation = "entrypoint"
+	// ByEnvironment sets PYTHONPATH in the image: every Python of a container
+	// is instrumented but for one-shot tools, whatever its command is.
+	ByEnvironment Activation = "environment"
+)
+
+// loaderDir is the directory on PYTHONPATH in which Python finds the loader.
+const loaderDir = bundle.Root + "/init"
+
+// activate says whether a way was asked for.
+func (o Options) activate(a Activation) bool {
+	return slices.Contains(o.Activate, a) || len(o.Activate) == 0 && a == ByEntrypoint
+}
 
 // readiness is what the image's command and interpreter mean for wrapping.
 type readiness struct {
 	refused  error
 	warnings []string
+	notes    []string
 	// pathFile is the .pth file that has to lead to the loader, because the
 	// interpreter will not look at PYTHONPATH; "" if it will.
 	pathFile string
+	// pythonPath is set if the image's PYTHONPATH has to lead to the loader.
+	pythonPath bool
 	// keepEntrypoint is set if nothing can run before the image's own entry
-	// point.
+	// point, or nothing shall.
 	keepEntrypoint bool
 	// envCleared is set if the settings have to come from the loader, as the
 	// command clears its environment.
 	envCleared bool
-	env        []Variable // settings that the command needs to send spans at all
 }
+
+// everywhere says whether the loader is in every Python of a container, not only
+// in those below the launcher.
+func (r readiness) everywhere() bool { return r.pythonPath || r.pathFile != "" }
 
 // foreignAgents are launchers of other agents: two at once patch the same
 // functions.
 var foreignAgents = []string{"ddtrace-run", "newrelic-admin", "elasticapm-run"}
 
-// assess judges whether telemetry can be loaded into what the image starts.
-// variables are those of the image's config.
-func assess(env *python.Environment, variables map[string]string) readiness {
+// assess judges whether and how telemetry can be loaded into what the image
+// starts.
+func assess(env *python.Environment, opts Options) readiness {
 	var r readiness
 	i, c := env.Interpreter, env.Command
 	warn := func(format string, args ...any) { r.warnings = append(r.warnings, fmt.Sprintf(format, args...)) }
@@ -68,12 +95,16 @@ func assess(env *python.Environment, variables map[string]string) readiness {
 	if i.FreeThreaded {
 		warn("%s is a free-threaded build, with which OpenTelemetry is not tested", i.Path)
 	}
-	if c.Agent == "opentelemetry-instrument" {
+	switch {
+	case c.Agent != "opentelemetry-instrument":
+	case !opts.activate(ByEntrypoint):
+		warn("the command starts opentelemetry-instrument itself: what it starts is left to it")
+	default:
 		warn("the command starts opentelemetry-instrument itself; imgwrap's takes its place, so nothing is instrumented twice")
 	}
 
 	buildpack, built := env.Form(python.Buildpack)
-	r.keepEntrypoint = built
+	r.keepEntrypoint = built || !opts.activate(ByEntrypoint)
 	why := isolation(c)
 	if built {
 		why = buildpack.Reason
@@ -88,9 +119,10 @@ func assess(env *python.Environment, variables map[string]string) readiness {
 		warn("%s: %s loads OpenTelemetry instead, into every program that %s runs", why, r.pathFile, i.Path)
 	}
 
-	if c.Program == "uwsgi" && variables["UWSGI_ENABLE_THREADS"] == "" {
-		r.env = append(r.env, Variable{"UWSGI_ENABLE_THREADS", "1", "uWSGI"})
-		warn("uWSGI runs no threads unless told to, and spans are sent from one: UWSGI_ENABLE_THREADS=1 is set")
+	// A path file reaches more than PYTHONPATH does.
+	r.pythonPath = opts.activate(ByEnvironment) && r.pathFile == ""
+	if r.pythonPath {
+		r.notes = append(r.notes, "PYTHONPATH leads every Python of a container to the loader, whatever its command is; python -c, interactive interpreters, package managers and tools of the standard library are left alone")
 	}
 	return r
 }

@@ -17,14 +17,14 @@ func TestAssess(t *testing.T) {
 		return env
 	}
 	for _, tt := range []struct {
-		name     string
-		env      map[string]string
-		edit     func(*python.Environment)
-		refused  string
-		warning  string
-		pathFile string
-		settings string
-		keep     bool
+		name       string
+		activate   []Activation
+		edit       func(*python.Environment)
+		refused    string
+		warning    string
+		pathFile   string
+		pythonPath bool
+		keep       bool
 	}{
 		{name: "nothing special", edit: func(*python.Environment) {}},
 		{
@@ -73,14 +73,21 @@ func TestAssess(t *testing.T) {
 			name: "isolated and nowhere to go", edit: func(e *python.Environment) { e.Command.Flags, e.Sites = []string{"-E"}, nil },
 			refused: "no site directory",
 		},
-		{name: "uWSGI", edit: func(e *python.Environment) { e.Command.Program = "uwsgi" }, warning: "uWSGI", settings: "UWSGI_ENABLE_THREADS=1"},
+		{name: "by environment", activate: []Activation{ByEnvironment}, edit: func(*python.Environment) {}, pythonPath: true, keep: true},
+		{name: "by both", activate: []Activation{ByEntrypoint, ByEnvironment}, edit: func(*python.Environment) {}, pythonPath: true},
 		{
-			name: "uWSGI with a decision of its own", env: map[string]string{"UWSGI_ENABLE_THREADS": "0"},
-			edit: func(e *python.Environment) { e.Command.Program = "uwsgi" },
+			name: "by environment, isolated", activate: []Activation{ByEnvironment},
+			edit:    func(e *python.Environment) { e.Command.Flags = []string{"-E"} },
+			warning: "ignores PYTHONPATH", pathFile: "/opt/venv/lib/python3.11/site-packages/imgwrap.pth", keep: true,
+		},
+		{
+			name: "by environment, its own launcher", activate: []Activation{ByEnvironment},
+			edit:    func(e *python.Environment) { e.Command.Agent = "opentelemetry-instrument" },
+			warning: "left to it", pythonPath: true, keep: true,
 		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			r := assess(environment(tt.edit), tt.env)
+			r := assess(environment(tt.edit), Options{Activate: tt.activate})
 			switch {
 			case (r.refused == nil) != (tt.refused == ""):
 				t.Errorf("refused: %v, want %q", r.refused, tt.refused)
@@ -96,12 +103,11 @@ func TestAssess(t *testing.T) {
 			if r.pathFile != tt.pathFile {
 				t.Errorf("path file %q, want %q", r.pathFile, tt.pathFile)
 			}
-			var env []string
-			for _, v := range r.env {
-				env = append(env, v.Name+"="+v.Value)
+			if r.pythonPath != tt.pythonPath {
+				t.Errorf("by PYTHONPATH: %t, want %t", r.pythonPath, tt.pythonPath)
 			}
-			if got := strings.Join(env, " "); got != tt.settings {
-				t.Errorf("environment %q, want %q", got, tt.settings)
+			if got, want := r.everywhere(), tt.pythonPath || tt.pathFile != ""; got != want {
+				t.Errorf("everywhere: %t, want %t", got, want)
 			}
 		})
 	}

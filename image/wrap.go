@@ -72,11 +72,15 @@ func (w *Wrapper) Wrap(ctx context.Context, ref string, opts Options) (*Report, 
 	if err != nil {
 		return nil, err
 	}
+	layers := make([]v1.Layer, len(p.added))
+	for i, l := range p.added {
+		layers[i] = l.layer
+	}
 	pushed, err := w.Registry.Push(ctx, destination, im, registry.Content{
 		MediaType: p.wrapped.MediaType,
 		Manifest:  p.wrapped.Manifest,
 		Config:    p.wrapped.Config,
-		Added:     []v1.Layer{p.bundle, p.launch},
+		Added:     layers,
 	})
 	if err != nil {
 		return nil, err
@@ -113,7 +117,13 @@ func (w *Wrapper) plan(ctx context.Context, ref string, opts Options) (*registry
 	if err != nil {
 		return nil, nil, fmt.Errorf("%s: %w", ref, err)
 	}
-	p, err := plan(src, opts, w.Catalog, func(r *catalog.Release) (*layer.Layer, error) { return w.Bundles.Deferred(ctx, r) })
+	p, err := plan(src, opts, w.Catalog, prebuilt{
+		bundle: func(r *catalog.Release) (*layer.Layer, error) { return w.Bundles.Deferred(ctx, r) },
+		native: func(r *catalog.Release, architecture string) (*layer.Layer, error) {
+			return w.Bundles.Native(ctx, r, architecture)
+		},
+		bytecode: w.Bundles.Bytecode,
+	})
 	if err != nil {
 		return nil, p, fmt.Errorf("%s: %w", ref, err)
 	}

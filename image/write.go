@@ -81,18 +81,12 @@ func (p *Plan) write(src source, choice *instrument.Choice, opts Options) error 
 		edit.Notes = append(edit.Notes, "ENTRYPOINT "+string(entrypoint))
 	}
 	edit.Notes = append(edit.Notes, "LABEL "+strings.Join(append(slices.Sorted(maps.Keys(labels)), LabelSeal), " "))
-	for _, l := range []struct {
-		kind, content string
-		layer         *layer.Layer
-	}{
-		{"bundle", "OpenTelemetry " + choice.Release.String(), p.bundle},
-		{"launch", "launcher, loader and plan", p.launch},
-	} {
+	for _, l := range p.added {
 		info := l.layer.Info()
-		p.Layers = append(p.Layers, Layer{l.kind, info.Digest.String(), info.DiffID.String(), info.Size})
+		p.Layers = append(p.Layers, Layer{l.kind, info.Digest.String(), info.DiffID.String(), info.Size, l.brings})
 		edit.Layers = append(edit.Layers, rewrite.Layer{
 			Digest: info.Digest, Size: info.Size, DiffID: info.DiffID,
-			CreatedBy: "imgwrap: " + l.content,
+			CreatedBy: "imgwrap: " + l.brings,
 		})
 	}
 	unsealed, err := rewrite.Config(src.image.Config, edit)

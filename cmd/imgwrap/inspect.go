@@ -65,6 +65,7 @@ func writeInspection(w io.Writer, in *image.Inspection) error {
 		return t.Flush()
 	}
 	writeRuns(t, in.Platform, *in.Interpreter, *in.Command)
+	writeDjango(t, in.Django)
 	for i, site := range in.Sites {
 		if i == 0 {
 			row("  sys.path", site)

@@ -54,6 +54,7 @@ func writePlan(w io.Writer, p *image.Plan) error {
 	}
 
 	writeRuns(t, p.Platform, p.Interpreter, p.Command)
+	writeDjango(t, p.Django)
 	row("  distributions", fmt.Sprint(p.Distributions))
 
 	section("OpenTelemetry")
@@ -103,9 +104,10 @@ func writePlan(w io.Writer, p *image.Plan) error {
 
 	section("Layers added")
 	for _, l := range p.Layers {
-		row("  "+l.Kind, l.Digest, size(l.Size))
+		row("  "+l.Kind, l.Digest, size(l.Size), l.Brings)
 	}
 	writeList(t, "Dropped", p.Dropped)
+	writeList(t, "Notes", p.Notes)
 	writeList(t, "Warnings", p.Warnings)
 	return t.Flush()
 }
@@ -121,6 +123,19 @@ func writeRuns(t io.Writer, platform string, i image.Interpreter, c image.Comman
 	}
 	fmt.Fprintf(t, "  interpreter\t%s (%s %s, %s)\n", i.Path, i.Implementation, i.Version, strings.Join(nonEmpty(platform, i.Libc), ", "))
 	fmt.Fprintf(t, "\t%s\n", i.How)
+}
+
+// writeDjango prints which settings a Django project has.
+func writeDjango(t io.Writer, d *image.Django) {
+	switch {
+	case d == nil:
+	case d.Settings == "":
+		fmt.Fprintf(t, "  Django settings\tone of %s\n", strings.Join(d.Others, ", "))
+	case d.File == "":
+		fmt.Fprintf(t, "  Django settings\t%s (%s)\n", d.Settings, d.Source)
+	default:
+		fmt.Fprintf(t, "  Django settings\t%s (%s), %s\n", d.Settings, d.Source, d.File)
+	}
 }
 
 // writeList prints a section of lines, if there are any.

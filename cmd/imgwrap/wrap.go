@@ -21,6 +21,7 @@ type wrapFlags struct {
 	logCorrelation bool
 	dryRun         bool
 	bounds         string
+	activate       []string
 	output
 }
 
@@ -35,6 +36,9 @@ func (f *wrapFlags) register(cmd *cobra.Command) {
 	flags.StringSliceVar(&o.Instrument.Without, "without", nil, "instrumentations to leave out")
 	flags.StringVar(&f.bounds, "bounds", "", "strict: only releases whose every bound holds; proven: the newest that is known to work (default: strict, then proven)")
 	flags.StringSliceVar(&o.Instrument.AllowConflict, "allow-conflict", nil, "distributions of the image whose version may be outside what OpenTelemetry asks for")
+	flags.StringSliceVar(&f.activate, "activate", []string{string(image.ByEntrypoint)}, "entrypoint: the launcher goes in front of ENTRYPOINT; environment: PYTHONPATH is set, for containers with a command of their own; or both")
+	flags.BoolVar(&o.Native, "native", true, "add protobuf's native code where it is known to work: spans encode faster")
+	flags.BoolVar(&o.Bytecode, "bytecode", false, "add bytecode from the cache, see imgwrap layer build --bytecode: the app starts faster")
 
 	s := &o.Settings
 	flags.StringVar(&s.Endpoint, "endpoint", "", "OTEL_EXPORTER_OTLP_ENDPOINT, such as http://collector:4318")
@@ -63,6 +67,16 @@ func (f *wrapFlags) resolve(cmd *cobra.Command, getenv func(string) string) (ima
 	o.Instrument.Bounds = instrument.Bounds(f.bounds)
 	if !slices.Contains([]instrument.Bounds{instrument.BoundsAuto, instrument.BoundsStrict, instrument.BoundsProven}, o.Instrument.Bounds) {
 		return image.Options{}, &usageError{fmt.Sprintf("--bounds %s", f.bounds), "use --bounds strict or --bounds proven"}
+	}
+	for _, way := range f.activate {
+		a := image.Activation(way)
+		if a != image.ByEntrypoint && a != image.ByEnvironment {
+			return image.Options{}, &usageError{fmt.Sprintf("--activate %s", way), "use --activate entrypoint, --activate environment or --activate entrypoint,environment"}
+		}
+		o.Activate = append(o.Activate, a)
+	}
+	if len(o.Activate) == 0 {
+		return image.Options{}, &usageError{"--activate names no way", "use --activate entrypoint, --activate environment or --activate entrypoint,environment"}
 	}
 	if cmd.Flags().Changed("log-correlation") {
 		o.Settings.LogCorrelation = strconv.FormatBool(f.logCorrelation)
