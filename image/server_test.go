@@ -3,6 +3,8 @@ package image
 import (
 	"archive/tar"
 	"bytes"
+	"cmp"
+	"io"
 	"strings"
 	"testing"
 
@@ -15,11 +17,13 @@ func TestServe(t *testing.T) {
 	var layer bytes.Buffer
 	w := tar.NewWriter(&layer)
 	const config = "bind = ':8000'\nworker_class = \"gevent\"\n"
-	if err := w.WriteHeader(&tar.Header{Name: "srv/conf/gunicorn", Mode: 0o755, Size: int64(len(config) + 10)}); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := w.Write([]byte("#!/bin/sh\n" + config)); err != nil { // a file that is kept whole
-		t.Fatal(err)
+	for _, name := range []string{"srv/conf/gunicorn.py", "app/gunicorn.conf.py"} {
+		if err := w.WriteHeader(&tar.Header{Name: name, Mode: 0o644, Size: int64(len(config))}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.WriteString(w, config); err != nil {
+			t.Fatal(err)
+		}
 	}
 	l, err := scan.Read(t.Context(), &layer)
 	if err != nil {
@@ -32,6 +36,7 @@ func TestServe(t *testing.T) {
 	for _, tt := range []struct {
 		command string
 		env     string // NAME=VALUE of the image
+		dir     string // "" for /srv
 		release *catalog.Release
 		metrics string
 		set     string
@@ -45,8 +50,10 @@ func TestServe(t *testing.T) {
 		{command: "gunicorn -k geventwebsocket.gunicorn.workers.GeventWebSocketWorker app:app", set: gevent, note: gevent},
 		{command: "gunicorn app:app", env: "GUNICORN_CMD_ARGS=--worker-class gevent", set: gevent, note: gevent},
 		{command: "gunicorn -k sync app:app", env: "GUNICORN_CMD_ARGS=-k gevent"},
-		{command: "gunicorn -c conf/gunicorn app:app", set: gevent, note: gevent},
-		{command: "gunicorn --config=file:/srv/conf/gunicorn app:app", set: gevent, note: gevent},
+		{command: "gunicorn -c conf/gunicorn.py app:app", set: gevent, note: gevent},
+		{command: "gunicorn --config=file:/srv/conf/gunicorn.py app:app", set: gevent, note: gevent},
+		{command: "gunicorn app:app", dir: "/app", set: gevent, note: gevent},
+		{command: "gunicorn -k gthread app:app", dir: "/app"},
 		{command: "gunicorn -c elsewhere.py app:app"},
 		{command: "gunicorn -k gevent app:app", env: geventPatch + "=patch_all"},
 		{command: "gunicorn -k gevent app:app", release: release117, warning: "1.17.0/0.38b0 cannot"},
@@ -85,16 +92,9 @@ func TestServe(t *testing.T) {
 		if tt.env != "" {
 			env = []string{tt.env}
 		}
-		c := started(t, words, env)
-		release := tt.release
-		if release == nil {
-			release = patches
-		}
-		if tt.metrics == "" {
-			tt.metrics = "none"
-		}
-		p := &Plan{Env: []Variable{{"OTEL_METRICS_EXPORTER", tt.metrics, "default"}}}
-		p.serve(c, files, release, environ(env))
+		c := started(t, cmp.Or(tt.dir, "/srv"), words, env)
+		p := &Plan{Env: []Variable{{"OTEL_METRICS_EXPORTER", cmp.Or(tt.metrics, "none"), "default"}}}
+		p.serve(c, files, cmp.Or(tt.release, patches), environ(env))
 
 		var set []string
 		for _, v := range p.Env[1:] {
@@ -115,15 +115,15 @@ func TestServe(t *testing.T) {
 	}
 }
 
-// started is the command of an image that has the program, run in /srv.
-func started(t *testing.T, words, env []string) python.Command {
+// started is the command of an image that runs a script or module in dir.
+func started(t *testing.T, dir string, words, env []string) python.Command {
 	t.Helper()
 	files := appFiles(t, "srv/app.py", "srv/manage.py")
 	words = append([]string{"python3.11"}, words...)
 	if !strings.HasSuffix(words[1], ".py") {
 		words = append([]string{words[0], "-m"}, words[1:]...)
 	}
-	commands := python.Starts(python.Config{WorkingDir: "/srv", Env: env}, files, words)
+	commands := python.Starts(python.Config{WorkingDir: dir, Env: env}, files, words)
 	if len(commands) != 1 {
 		t.Fatalf("%q starts %d commands", words, len(commands))
 	}

@@ -17,7 +17,7 @@ import (
 
 // schema is the version of what [Read] keeps of a layer and of the form below.
 // It changes with either: an index of another schema is made again.
-const schema = 1
+const schema = 2
 
 // A layer is encoded as a zstd stream of
 //

@@ -396,7 +396,7 @@ func (ix *Index) ReadDir(name string) ([]string, error) {
 //   - pyvenv.cfg, *.pth, os-release, /etc/passwd,
 //   - what tools choose a Python by: .python-version and pyenv's version,
 //     .pdm-python, a file called .venv,
-//   - Procfile, configurations of supervisord and circusd, and what the
+//   - Procfile, configurations of supervisord, circusd and gunicorn, and what the
 //     launcher of Cloud Native Buildpacks reads below /layers,
 //   - manage.py, wsgi.py, asgi.py and celery.py that name Django's settings,
 //   - shell scripts, and the head of other scripts and of executables.

@@ -63,7 +63,7 @@ func interest(name string, mode fs.FileMode, size int64) rule {
 			return whole
 		}
 	}
-	if ofBuildpack(dir, base) || ofSupervisor(dir, base) {
+	if ofBuildpack(dir, base) || ofSupervisor(dir, base) || ofGunicorn(dir, base) {
 		return whole
 	}
 	switch path.Ext(base) {
@@ -107,6 +107,12 @@ func ofSupervisor(dir, base string) bool {
 		return false
 	}
 	return strings.Contains(base, "supervisor") || strings.Contains(dir, "supervisor") || strings.HasPrefix(base, "circus")
+}
+
+// ofGunicorn reports whether a file is a configuration of gunicorn's:
+// gunicorn.conf.py is read unless another one is named.
+func ofGunicorn(dir, base string) bool {
+	return strings.HasPrefix(base, "gunicorn") && path.Ext(base) == ".py" && !ofDistribution(dir)
 }
 
 // ofDistribution reports whether dir belongs to the operating system's

@@ -265,6 +265,8 @@ func TestContent(t *testing.T) {
 		{"app/Procfile: web: gunicorn", "web: gunicorn", true},
 		{"etc/supervisor/conf.d/web.conf: [program:web]", "[program:web]", true},
 		{"etc/nginx/nginx.conf: http", "-", false},
+		{"app/gunicorn.conf.py: workers = 2", "workers = 2", true},
+		{site + "gunicorn.py: x", "-", false},
 		{"layers/config/metadata.toml: [[processes]]", "[[processes]]", true},
 		{"layers/paketo_pip/pip/env/PYTHONPATH.prepend: /x", "/x", true},
 		{"layers/paketo_pip/pip/env.launch/web/A.default: b", "b", true},
