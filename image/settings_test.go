@@ -2,6 +2,7 @@ package image
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 
@@ -119,6 +120,36 @@ func TestResourceAttributes(t *testing.T) {
 		got, err := tt.settings.resourceAttributes(tt.image)
 		if err != nil || got != tt.want {
 			t.Errorf("%+v onto %q: got %q, %v, want %q", tt.settings, tt.image, got, err, tt.want)
+		}
+	}
+}
+
+// What users set by hand for services of other tracing systems, and the entry
+// points that the real releases have for it.
+func TestPropagators(t *testing.T) {
+	c, err := catalog.Load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, release := range []string{"1.17.0", "1.45.1"} {
+		r, err := c.Find(release)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for given, want := range map[string]string{
+			"b3":      "b3,b3multi,tracecontext,baggage",
+			"jaeger":  "jaeger,tracecontext,baggage",
+			"xray":    "xray,tracecontext,baggage",
+			"ottrace": "ottrace,tracecontext,baggage",
+		} {
+			env, err := Settings{Propagators: given}.environment(nil, "app", r, nil)
+			if err != nil {
+				t.Errorf("%s with --propagators %s: %v", release, given, err)
+				continue
+			}
+			if !slices.Contains(env, Variable{"OTEL_PROPAGATORS", want, "--propagators"}) {
+				t.Errorf("%s with --propagators %s: %v, want OTEL_PROPAGATORS=%s", release, given, env, want)
+			}
 		}
 	}
 }

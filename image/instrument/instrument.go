@@ -42,8 +42,7 @@ type Environment struct {
 	Distributions []Distribution
 
 	// Excluded are instrumentations that must not load in this image, by entry
-	// point name, with the reason: upstream's Django instrumentation without a
-	// settings module, for example, makes the app answer 500.
+	// point name, with the reason.
 	Excluded map[string]string
 }
 
@@ -199,13 +198,53 @@ func (e *UnknownInstrumentationError) Error() string {
 	return fmt.Sprintf("OpenTelemetry %s has no instrumentation named %q", e.Release, e.Name)
 }
 
-// Hint lists the names there are.
+// Hint lists the names that may be meant, or all there are.
 func (e *UnknownInstrumentationError) Hint() string {
-	var names []string
+	var near, all []string
 	for _, i := range e.Release.Instrumentations {
-		names = append(names, i.Name)
+		all = append(all, i.Name)
+		if alike(e.Name, i.Name) {
+			near = append(near, i.Name)
+		}
 	}
-	return "it has " + strings.Join(names, ", ")
+	if len(near) > 0 {
+		return "did you mean " + strings.Join(near, " or ") + "?"
+	}
+	return "it has " + strings.Join(all, ", ")
+}
+
+// alike says whether two names differ but in spelling, in a typing error, or in
+// what one of them has more.
+func alike(a, b string) bool {
+	spelt := func(s string) string {
+		return strings.NewReplacer("-", "", "_", "", ".", "").Replace(strings.ToLower(strings.TrimPrefix(s, "opentelemetry-instrumentation-")))
+	}
+	a, b = spelt(a), spelt(b)
+	if len(a) > 2 && strings.Contains(b, a) || len(b) > 2 && strings.Contains(a, b) {
+		return true
+	}
+	return len(a) > 2 && distance(a, b) <= 1+len(a)/6
+}
+
+// distance is how many letters have to be put in, taken out or replaced to make
+// b of a (Levenshtein's distance).
+func distance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		corner := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := 1
+			if a[i] == b[j] {
+				cost = 0
+			}
+			corner, row[j+1] = row[j+1], min(corner+cost, row[j]+1, row[j+1]+1)
+		}
+	}
+	return row[len(b)]
 }
 
 // Choose picks the newest release of the catalog without a conflict and the

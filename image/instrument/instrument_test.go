@@ -325,6 +325,28 @@ func TestUnknownNames(t *testing.T) {
 	}
 }
 
+func TestNearNames(t *testing.T) {
+	r := &catalog.Release{Version: "1.45.1", Contrib: "0.66b1"}
+	for _, name := range []string{"aio-pika", "aiohttp-client", "aiohttp-server", "flask", "grpc_client", "pika", "psycopg", "psycopg2", "redis"} {
+		r.Instrumentations = append(r.Instrumentations, catalog.Instrumentation{Name: name})
+	}
+	for name, want := range map[string]string{
+		"flsk":                                "did you mean flask?",
+		"Flask":                               "did you mean flask?",
+		"opentelemetry-instrumentation-flask": "did you mean flask?",
+		"psycopg3":                            "did you mean psycopg or psycopg2?",
+		"aiohttp":                             "did you mean aiohttp-client or aiohttp-server?",
+		"grpc-client":                         "did you mean grpc_client?",
+		"ab":                                  "it has aio-pika, ",
+		"":                                    "it has aio-pika, ",
+		"sqlalchemy":                          "it has aio-pika, ",
+	} {
+		if got := (&UnknownInstrumentationError{name, r}).Hint(); !strings.HasPrefix(got, want) {
+			t.Errorf("%q: %s, want %s", name, got, want)
+		}
+	}
+}
+
 // FastAPI brings the API alone, in a patch release that the index does not have
 // all of: no bounds hold, and 1.45.1 was run with it.
 func TestNewestFastAPI(t *testing.T) {
