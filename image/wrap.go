@@ -25,8 +25,9 @@ type Wrapper struct {
 	Registry *registry.Client
 	Catalog  *catalog.Catalog
 	Bundles  *bundle.Builder
-	Jobs     int      // layers read at the same time, at least 1
-	Progress Progress // may be nil
+	Indexes  *scan.Cache // of layers that were read before; may be nil
+	Jobs     int         // layers read at the same time, at least 1
+	Progress Progress    // may be nil
 }
 
 // Progress is told how reading an image's layers goes on. Its methods are
@@ -210,8 +211,8 @@ func (s *source) unwrap() error {
 	return nil
 }
 
-// read streams the first n layers of an image, several at a time, and merges
-// what they hold.
+// read streams those of the first n layers of an image that it does not know,
+// several at a time, and merges what they hold.
 func (w *Wrapper) read(ctx context.Context, im *registry.Image, n int) (*scan.Index, error) {
 	if n > len(im.Manifest.Layers) {
 		return nil, &RefusedError{
@@ -225,6 +226,10 @@ func (w *Wrapper) read(ctx context.Context, im *registry.Image, n int) (*scan.In
 	for i := range layers {
 		g.Go(func() error {
 			desc := im.Manifest.Layers[i]
+			if known, ok := w.Indexes.Get(desc.Digest); ok {
+				layers[i] = known
+				return nil
+			}
 			r, err := im.Layer(ctx, i)
 			if err != nil {
 				return err
@@ -236,6 +241,11 @@ func (w *Wrapper) read(ctx context.Context, im *registry.Image, n int) (*scan.In
 			layers[i], err = scan.Read(ctx, r)
 			if err != nil && !errors.As(err, new(*registry.Error)) {
 				err = fmt.Errorf("layer %s: %w", desc.Digest, err)
+			}
+			if err == nil {
+				// The reader has verified the digest. A cache that can't be
+				// written costs the time of reading the layer again.
+				_ = w.Indexes.Put(desc.Digest, layers[i])
 			}
 			return err
 		})

@@ -45,9 +45,9 @@ func (a *app) builder() (*bundle.Builder, error) {
 		return nil, err
 	}
 	return &bundle.Builder{
-		Cache: &layer.Cache{Dir: filepath.Join(dir, "layers")},
+		Cache: &layer.Cache{Dir: filepath.Join(dir, layersDir)},
 		Wheels: &wheel.Fetcher{
-			CacheDir: filepath.Join(dir, "wheels"),
+			CacheDir: filepath.Join(dir, wheelsDir),
 			Index:    a.getenv("PIP_INDEX_URL"),
 			Offline:  a.offline,
 			Jobs:     a.jobs,

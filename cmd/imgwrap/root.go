@@ -50,6 +50,9 @@ type app struct {
 	offline  bool
 	insecure bool
 	jobs     int
+	// cacheSize limits the indexes of image layers. The rest of the cache is
+	// needed offline.
+	cacheSize byteSize
 }
 
 // run executes one command line and returns its exit code.
@@ -97,14 +100,16 @@ Exit codes: 0 done or nothing to do, 1 failed (registry, network, disk), 2 usage
 	}
 	opts.register(root)
 	flags := root.PersistentFlags()
-	flags.StringVar(&a.cacheDir, "cache-dir", "", "directory for bundles and wheels (default: the user's cache directory, or $IMGWRAP_CACHE_DIR)")
+	flags.StringVar(&a.cacheDir, "cache-dir", "", "directory for bundles, wheels and indexes of layers (default: the user's cache directory, or $IMGWRAP_CACHE_DIR)")
+	a.cacheSize = defaultCacheSize
+	flags.Var(&a.cacheSize, "cache-size", "how much of the cache indexes of image layers may take, with K, M or G")
 	flags.BoolVar(&a.offline, "offline", false, "use no package index: bundles must be in the cache or the registry")
 	flags.BoolVar(&a.insecure, "insecure", false, "allow registries over plain HTTP or with unknown certificates")
 	flags.IntVar(&a.jobs, "jobs", 4, "how many layers are read or pushed at the same time")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error {
 		return &usageError{err.Error(), "see imgwrap --help"}
 	})
-	root.AddCommand(a.wrapCommand(), a.planCommand(), a.inspectCommand(), a.layerCommand(), a.versionCommand())
+	root.AddCommand(a.wrapCommand(), a.planCommand(), a.inspectCommand(), a.layerCommand(), a.cacheCommand(), a.versionCommand())
 	root.CompletionOptions.HiddenDefaultCmd = false
 	return root
 }

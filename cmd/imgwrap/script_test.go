@@ -71,6 +71,7 @@ func TestMain(m *testing.M) {
 //	keeps REF WRAPPED        checks that WRAPPED has the layers of REF below its own
 //	validate REF             pulls everything and checks all digests
 //	put REF FILE TYPE        pushes a file as a manifest
+//	forget REF               deletes the layers of an image from the registry
 //	child REF CHILD          pushes an image that is REF with another command
 //	digest FILE...           checks that plans, reports and printed lines name one digest
 //	exits N COMMAND...       runs a command that must end with this exit code
@@ -106,6 +107,7 @@ func TestScripts(t *testing.T) {
 			"keeps":       keepsLayers,
 			"validate":    func(ts *testscript.TestScript, _ bool, args []string) { ts.Check(validate.Image(pull(ts, args[0]))) },
 			"put":         putManifest,
+			"forget":      forgetLayers,
 			"child":       pushChild,
 			"digest":      sameDigest,
 			"exits":       exits,

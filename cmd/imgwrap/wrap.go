@@ -177,6 +177,10 @@ func (a *app) wrapper() (w *image.Wrapper, done func(), err error) {
 	if err != nil {
 		return nil, nil, err
 	}
+	indexes, err := a.indexes()
+	if err != nil {
+		return nil, nil, err
+	}
 	client := registry.New(registry.Options{
 		Insecure:  a.insecure,
 		Jobs:      a.jobs,
@@ -185,7 +189,7 @@ func (a *app) wrapper() (w *image.Wrapper, done func(), err error) {
 			a.log.Warnf("%s; next try in %s", cause, d.Round(100*time.Millisecond))
 		},
 	})
-	w = &image.Wrapper{Registry: client, Catalog: c, Bundles: builder, Jobs: a.jobs}
+	w = &image.Wrapper{Registry: client, Catalog: c, Bundles: builder, Indexes: indexes, Jobs: a.jobs}
 	if !a.terminal() {
 		return w, func() {}, nil
 	}

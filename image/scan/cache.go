@@ -23,7 +23,8 @@ import (
 // Cache is a directory that keeps the indexes of layers, by the digests of the
 // layers' blobs. Any number of processes may use one at the same time: an entry
 // appears whole or not at all. Nothing in it is believed: what is damaged, cut
-// short or of another layer is removed and counts as absent.
+// short or of another layer is removed and counts as absent. A nil Cache keeps
+// nothing.
 type Cache struct {
 	// Dir is created when the first index is put.
 	Dir string
@@ -54,6 +55,9 @@ func (c *Cache) path(digest v1.Hash) string {
 // Get returns the index of the layer whose blob has this digest, if the cache
 // has it.
 func (c *Cache) Get(digest v1.Hash) (*Layer, bool) {
+	if c == nil {
+		return nil, false
+	}
 	path := c.path(digest)
 	l, err := readEntry(path, digest.String())
 	if errors.Is(err, errCorrupt) {
@@ -101,7 +105,7 @@ func sum(digest string, encoded []byte) []byte {
 // the longest time. An error means that the layer has to be read again the next
 // time, and no more.
 func (c *Cache) Put(digest v1.Hash, l *Layer) error {
-	if c.MaxBytes <= 0 {
+	if c == nil || c.MaxBytes <= 0 {
 		return nil
 	}
 	var entry bytes.Buffer
