@@ -19,17 +19,22 @@ without a word if OTEL_SDK_DISABLED=true or IMGWRAP_DISABLE is set, and in
 package managers, other launchers, multiprocessing's helpers and the programs
 that wrap.json lists as "skip".
 
+An instrumentation loads when the first of its "modules" of wrap.json has been
+imported, or at start if it has none there or one is imported already. So a
+library that the application does not use costs nothing. Django's loads when a
+request handler is about to load its middleware: its settings are known then,
+while upstream's launcher reads them first, and where DJANGO_SETTINGS_MODULE is
+not set configures empty ones, with which the application cannot answer.
+
 One instrumentation that fails is logged as OpenTelemetry logs it and the others
-load, under every release; up to 0.48b0 upstream gives up all of them. Django's
-is left out, with one line, unless DJANGO_SETTINGS_MODULE can be imported:
-without it, it configures empty settings, and the application cannot answer.
+load, under every release; up to 0.48b0 upstream gives up all of them.
 
 What stays in the process:
 
 - sys.path: this directory, where PYTHONPATH put it, and the bundle at the end.
-  The working directory is in front only while Django's settings are imported
-  (not under -P or PYTHONSAFEPATH), and "path" of wrap.json only while
-  OpenTelemetry loads.
+  "path" of wrap.json is in front only while OpenTelemetry loads.
+- sys.meta_path: an ImportWatch at the front, if there is an instrumentation
+  that waits for a module.
 - sys.modules: "_imgwrap_loader" (this module; tells that it has run), what the
   release's initialisation imports, and "sitecustomize": the next one on
   sys.path, as if this one were not there, or this one if there is no other.
@@ -98,6 +103,7 @@ def load():
 
     before = None
     touched = []
+    watch = ImportWatch()
     try:
         wrap = read_wrap()
         if program in wrap.get("skip", ()):
@@ -107,7 +113,7 @@ def load():
         before = Snapshot()
         for name, value in (wrap.get("environment") or {}).items():
             os.environ.setdefault(str(name), str(value))
-        initialize(bundle, touched, wrap.get("path") or ())
+        initialize(wrap, bundle, touched, watch)
     except BaseException as error:
         if touched:
             # Patches of the application's packages import from the bundle, so
@@ -115,6 +121,7 @@ def load():
             before.restore_pythonpath()
             problem = "telemetry is incomplete: " + describe(error)
         else:
+            watch.stop()
             if before is not None:
                 before.restore(bundle)
             problem = "telemetry is off: " + describe(error)
@@ -323,14 +330,15 @@ def is_under(module, directory):
     )
 
 
-def initialize(bundle, touched, first):
+def initialize(wrap, bundle, touched, watch):
     """Run the release's own initialisation; raise what made it fail.
 
-    touched gets the name of each instrumentation that was about to load. first
-    are directories with packages of the application that Python puts in front
-    of sys.path only later: the directory of its script.
+    touched gets the name of each instrumentation that was about to load, watch
+    those that wait for a module.
     """
-    first = [str(path) for path in first]
+    # Directories with packages of the application that Python puts in front of
+    # sys.path only later: the directory of its script.
+    first = [str(path) for path in wrap.get("path") or ()]
     rest = [path for path in sys.path if path != bundle]
     sys.path[:] = first + rest + [bundle]
     # Up to 0.48b0 the initialisation wants PYTHONPATH to be there.
@@ -367,8 +375,8 @@ def initialize(bundle, touched, first):
 
     def tolerant_configure(self, **kwargs):
         configure(self, **kwargs)
-        self.load_instrumentor = Tolerant(
-            self.load_instrumentor, conflict, loggers[1], touched
+        self.load_instrumentor = Instrumentations(
+            self.load_instrumentor, wrap, bundle, touched, watch, loggers[1], conflict
         )
 
     patches = [(distro.BaseDistro, "configure", tolerant_configure)]
@@ -441,29 +449,47 @@ class Failures(object):
         return False
 
 
-class Tolerant(object):
-    """A distro's load_instrumentor that leaves out what fails.
+class Instrumentations(object):
+    """A distro's load_instrumentor that waits, and leaves out what fails.
 
     Upstream's caller gives up the remaining instrumentations on an exception,
     up to 0.48b0 even on an ImportError.
     """
 
-    def __init__(self, load_instrumentor, conflict, logger, touched):
+    def __init__(self, load_instrumentor, wrap, bundle, touched, watch, logger, conflict):
         self.load_instrumentor = load_instrumentor
-        self.conflict = conflict
-        self.logger = logger
+        self.modules = wrap.get("modules") or {}
+        self.bundle = bundle
         self.touched = touched
+        self.watch = watch
+        self.logger = logger
+        self.conflict = conflict
 
     def __call__(self, entry_point, **kwargs):
         name = entry_point.name
+        if hasattr(entry_point, "require"):
+            # One of pkg_resources: see initialize.
+            entry_point.require = lambda *_, **__: None
+
+        def load():
+            self.load_late(entry_point, kwargs)
+
+        modules = self.modules.get(name) or ()
+        if name == "django":
+            modules = ["django.core.handlers.base"]
+            load = before_load_middleware(load)
+        if modules and not any(module in sys.modules for module in modules):
+            self.watch.add(name, modules, load)
+        elif name == "django":
+            load()
+        else:
+            self.load(entry_point, kwargs)
+
+    def load(self, entry_point, kwargs):
+        name = entry_point.name
         self.touched.append(name)
         try:
-            if name != "django":
-                self.load_instrumentor(entry_point, **kwargs)
-                return
-            with WorkingDirectory():
-                if django_settings():
-                    self.load_instrumentor(entry_point, **kwargs)
+            self.load_instrumentor(entry_point, **kwargs)
         except self.conflict:
             raise  # upstream's caller reports it and goes on
         except ModuleNotFoundError as error:
@@ -475,42 +501,199 @@ class Tolerant(object):
         except BaseException:
             self.logger.exception("Instrumenting of %s failed", name)
 
+    def load_late(self, entry_point, kwargs):
+        """Load where upstream's caller and what initialize prepares are gone."""
+        missing = self.bundle not in sys.path  # the application has set it anew
+        if missing:
+            sys.path.append(self.bundle)
+        try:
+            self.load(entry_point, kwargs)
+        except self.conflict as error:
+            conflict = getattr(error, "conflict", error)
+            if hasattr(conflict, "_log"):  # since 0.66b0
+                conflict._log(self.logger, entry_point.name)
+            else:
+                self.logger.debug(
+                    "Skipping instrumentation %s: %s", entry_point.name, conflict
+                )
+        finally:
+            if missing and self.bundle in sys.path:
+                sys.path.remove(self.bundle)
 
-def django_settings():
-    """Whether Django's settings can be imported; they are, then."""
-    try:
-        __import__("django")
-    except ImportError:
-        return True  # the instrumentation knows what to do
-    module = os.environ.get("DJANGO_SETTINGS_MODULE")
-    if not module:
-        say("django is not instrumented: DJANGO_SETTINGS_MODULE is not set")
-        return False
-    try:
-        __import__(module)
-        return True
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:
-        say("django is not instrumented: %s: %s" % (module, describe(error)))
-        return False
+
+def before_load_middleware(load):
+    """Return a function that has Django call load before it reads MIDDLEWARE.
+
+    The instrumentation adds its middleware to the settings, which have been
+    read by then. Every request handler of every version loads its middleware
+    with this method, mostly when it is made.
+    """
+
+    def replace_load_middleware():
+        from threading import RLock
+
+        from django.conf import settings
+        from django.core.handlers.base import BaseHandler
+
+        original = BaseHandler.load_middleware
+        lock = RLock()
+        loads = [load]
+
+        def load_middleware(self, *args, **kwargs):
+            with lock:
+                if loads:
+                    if not settings.configured:
+                        # It raises what original would. The instrumentation
+                        # would configure empty settings instead.
+                        getattr(settings, "MIDDLEWARE", None)
+                    loads.pop()()
+                    if vars(BaseHandler).get("load_middleware") is load_middleware:
+                        BaseHandler.load_middleware = original
+            return original(self, *args, **kwargs)
+
+        BaseHandler.load_middleware = load_middleware
+
+    return replace_load_middleware
 
 
-class WorkingDirectory(object):
-    """The working directory in front of sys.path, as upstream's launcher has it."""
+class ImportWatch(object):
+    """A finder in sys.meta_path that calls functions after imports.
 
-    def __enter__(self):
-        self.entry = None
-        if not getattr(sys.flags, "safe_path", False):
-            try:
-                self.entry = os.getcwd()
-            except OSError:  # removed
-                return
-            sys.path.insert(0, self.entry)
+    A function is called once, when one of its modules has been imported, by the
+    thread that imports it, before the import statement returns. Until no import
+    of any watched module is under way in that thread it waits, lest it sees a
+    library that has been imported by half: importing flask imports click, whose
+    instrumentation imports flask.cli.
 
-    def __exit__(self, *_):
-        # By identity: an equal entry may have been there before.
-        sys.path[:] = [path for path in sys.path if path is not self.entry]
+    Once nothing waits, it stays where it is, idle: taking it out of the list
+    would have another thread that is going through it miss the next finder.
+    """
+
+    def __init__(self):
+        self.waiting = {}  # key: function
+        self.keys = {}  # module: keys
+        self.local = None
+
+    def add(self, key, modules, function):
+        if self.local is None:
+            from threading import local
+
+            self.local = local()
+            sys.meta_path.insert(0, self)
+        self.waiting[key] = function
+        for module in modules:
+            self.keys.setdefault(module, []).append(key)
+
+    def stop(self):
+        self.waiting.clear()
+        sys.meta_path[:] = [finder for finder in sys.meta_path if finder is not self]
+
+    def find_spec(self, name, path=None, target=None):
+        if not self.waiting:
+            return None
+        if name not in self.keys:
+            self.look_around()
+            return None
+        if name in sys.modules:  # it is reloaded
+            return None
+        for finder in list(sys.meta_path):
+            if finder is self:
+                continue
+            spec = find_spec(finder, name, path, target)
+            if spec is None:
+                continue
+            if spec.loader is not None:  # not a namespace package
+                kind = Loader if hasattr(spec.loader, "exec_module") else LegacyLoader
+                spec.loader = kind(self, spec)
+            return spec
+        return None
+
+    def look_around(self):
+        """Look for modules that a finder before this one has imported."""
+        if self.keys.keys().isdisjoint(sys.modules.keys()):
+            return
+        for name in list(self.keys):
+            spec = getattr(sys.modules.get(name), "__spec__", None)
+            if spec is not None and not getattr(spec, "_initializing", False):
+                self.enter()
+                self.imported(name)
+                self.leave()
+
+    def enter(self):
+        self.local.depth = getattr(self.local, "depth", 0) + 1
+
+    def imported(self, name):
+        ready = self.local.__dict__.setdefault("ready", [])
+        for key in self.keys.pop(name, ()):
+            function = self.waiting.pop(key, None)
+            if function is not None:
+                ready.append((key, function))
+
+    def leave(self):
+        ready = self.local.__dict__.get("ready")
+        try:
+            while ready and self.local.depth == 1:
+                # In a known order: that of upstream is the directory's.
+                ready.sort()
+                _, function = ready.pop(0)
+                function()
+        finally:
+            self.local.depth -= 1
+
+
+def find_spec(finder, name, path, target):
+    """What the interpreter does with a finder."""
+    if hasattr(finder, "find_spec"):
+        return finder.find_spec(name, path, target)
+    if hasattr(finder, "find_module") and sys.version_info < (3, 12):
+        from importlib.util import spec_from_loader
+
+        loader = finder.find_module(name, path)
+        if loader is not None:
+            return spec_from_loader(name, loader)
+    return None
+
+
+class LegacyLoader(object):
+    """Stands in for the loader of a watched module while it is imported.
+
+    It takes itself out of the way before the module is executed.
+    """
+
+    def __init__(self, watch, spec):
+        self._watch = watch
+        self._spec = spec
+        self._loader = spec.loader
+
+    __class__ = property(lambda self: type(self._loader))
+
+    def __getattr__(self, name):
+        return getattr(self._loader, name)
+
+    def load_module(self, name):
+        return self._load(name, None, self._loader.load_module, name)
+
+    def _load(self, name, module, function, argument):
+        if self._spec.loader is self:
+            self._spec.loader = self._loader
+        if getattr(module, "__loader__", None) is self:
+            module.__loader__ = self._loader
+        self._watch.enter()
+        try:
+            result = function(argument)
+            self._watch.imported(name)
+            return result
+        finally:
+            self._watch.leave()
+
+
+class Loader(LegacyLoader):
+    def create_module(self, spec):
+        create = getattr(self._loader, "create_module", None)
+        return None if create is None else create(spec)
+
+    def exec_module(self, module):
+        self._load(self._spec.name, module, self._loader.exec_module, module)
 
 
 def hand_over():

@@ -65,14 +65,6 @@ COMMON = {
             def instrument(self, **kwargs):
                 sys.loaded.append("last")
         """,
-    "fake/django.py": """
-        import sys
-
-        class Instrumentor:
-            def instrument(self, **kwargs):
-                import settings
-                sys.loaded.append("django")
-        """,
     "dependency.py": "",
     "shared.py": "",
 }
@@ -735,41 +727,6 @@ class LoadTest(LoaderTest):
             self.assertNotIn("pkg_resources", err)
 
     @each_release
-    def test_django(self, release):
-        self.write_bundle(release, [("django", COMMON["fake/django.py"])])
-        self.write("app/django/__init__.py", "")
-        self.write("cwd/settings.py", "")
-        self.write("cwd/wrong.py", "import no_such_module")
-        path = os.pathsep.join([self.init, self.path("app")])
-        both = {"PYTHONPATH": path, "DJANGO_SETTINGS_MODULE": "settings"}
-
-        report, err = self.report(**both)
-        self.assertEqual((report["loaded"], err), (["first", "django", "last"], ""))
-        self.assertEqual(report["path"], self.bare(**both)["path"] + [self.bundle])
-
-        # An entry for the working directory that was there stays.
-        both["PYTHONPATH"] += os.pathsep + self.cwd
-        report, err = self.report(**both)
-        self.assertEqual(report["path"], self.bare(**both)["path"] + [self.bundle])
-
-        for module, reason in (
-            (None, "DJANGO_SETTINGS_MODULE is not set"),
-            ("absent", "absent: ModuleNotFoundError: No module named 'absent'"),
-            ("wrong", "wrong: ModuleNotFoundError: No module named 'no_such_module'"),
-        ):
-            report, err = self.report(PYTHONPATH=path, DJANGO_SETTINGS_MODULE=module)
-            self.assertEqual(report["loaded"], ["first", "last"])
-            self.assertEqual(err, "imgwrap: django is not instrumented: %s\n" % reason)
-            self.assertNotIn(self.cwd, report["path"])
-
-        # Where the working directory is not to be trusted.
-        both["PYTHONPATH"] = path
-        report, err = self.report(PYTHONSAFEPATH="1", **both)
-        if sys.version_info >= (3, 11):
-            self.assertEqual(report["loaded"], ["first", "last"])
-            self.assertIn("No module named 'settings'", err)
-
-    @each_release
     def test_working_directory_is_off_the_path(self, release):
         self.write_bundle(release)
         for name in ("dependency", "json", "logging", "warnings", "fake"):
@@ -779,9 +736,9 @@ class LoadTest(LoaderTest):
         self.assertEqual((result.out, result.err), ("['first', 'last']\n", ""))
 
     def test_removed_working_directory(self):
-        self.write_bundle("0.66b1", [("django", COMMON["fake/django.py"])])
+        self.write_bundle("0.66b1")
         code = 'mkdir gone && cd gone && rmdir ../gone && exec "$0" -c "print(1)"'
-        env = environment(PYTHONPATH=self.init, DJANGO_SETTINGS_MODULE="settings")
+        env = environment(PYTHONPATH=self.init)
         result = self.run_command(["/bin/sh", "-c", code, self.interpreter], env)
         self.assertEqual((result.status, result.out), (0, "1\n"))
 
@@ -847,6 +804,469 @@ class LoadTest(LoaderTest):
         for flags in (["-s"], ["-B"], ["-u"], ["-O"], ["-X", "utf8"], ["-bb"]):
             report, err = self.report(flags=flags)
             self.assertEqual((report["loaded"], err), (["first", "last"], ""))
+
+
+@unittest.skipUnless(THREE, "no release serves Python 2")
+class WatchTest(LoaderTest):
+    """Instrumentations that wait for a module."""
+
+    def write_waiting(self, release, modules, **code):
+        """A bundle with instrumentations that append their names to sys.loaded.
+
+        modules are those that each waits for; code runs before.
+        """
+        self.write_wrap(modules=modules)
+        self.write_bundle(
+            release,
+            [
+                (
+                    name,
+                    "import sys\n"
+                    + code.get(name, "")
+                    + "\nclass Instrumentor:\n"
+                    + "    def instrument(self, **kwargs):\n"
+                    + "        sys.loaded.append(%r)\n" % name,
+                )
+                for name in sorted(modules)
+            ],
+        )
+
+    def script(self, text, **variables):
+        """What a script prints, with its directory holding the libraries."""
+        result = self.python(self.write("app/main.py", text), **variables)
+        self.assertEqual(result.status, 0, result.err)
+        self.assertEqual(result.err, "")
+        return result.out
+
+    @each_release
+    def test_waits(self, release):
+        self.write_waiting(release, {"web": ["web"], "db": ["db.driver"]}, web="import web")
+        self.write("app/web/__init__.py", "from web import inner; App = 1")
+        self.write("app/web/inner.py", "")
+        self.write("app/db/__init__.py", "")
+        self.write("app/db/driver.py", "import sys; sys.at_import = list(sys.loaded)")
+        out = self.script(
+            """
+            import importlib.util, sys
+            print(sys.loaded)
+            spec = importlib.util.find_spec("web")
+            assert isinstance(spec.loader, importlib.machinery.SourceFileLoader)
+            assert spec.loader.path == spec.origin, spec.loader.path
+            assert sys.loaded == ["first", "last"]
+            from web import App
+            print(sys.loaded)
+            import web
+            for loader in web.__loader__, web.__spec__.loader:
+                assert type(loader) is importlib.machinery.SourceFileLoader, loader
+            import db
+            print(sys.loaded)
+            import db.driver
+            print(sys.loaded, sys.at_import)
+            importlib.reload(web)
+            importlib.reload(db.driver)
+            print(sys.loaded)
+            """
+        )
+        self.assertEqual(
+            out.splitlines(),
+            [
+                "['first', 'last']",
+                "['first', 'last', 'web']",
+                "['first', 'last', 'web']",
+                "['first', 'last', 'web', 'db'] ['first', 'last', 'web']",
+                "['first', 'last', 'web', 'db']",
+            ],
+        )
+
+    @each_release
+    def test_imported_already(self, release):
+        self.write_waiting(release, {"early": ["dependency"], "os": ["none", "os"]})
+        report, err = self.report()
+        self.assertEqual((report["loaded"], err), (["first", "early", "os", "last"], ""))
+
+    def test_imported_by_half(self):
+        """An instrumentation sees whole libraries, those that import its own too."""
+        self.write_waiting(
+            "0.66b1",
+            {"cli": ["cli", "web"], "web": ["web"], "base": ["base"]},
+            cli="from web.commands import Command",
+            base="import base.late",
+        )
+        self.write("app/cli.py", "")
+        self.write("app/base/__init__.py", "")
+        self.write("app/base/late.py", "")
+        self.write("app/web/__init__.py", "import sys, cli, base; before = list(sys.loaded)\nApp = 1")
+        self.write("app/web/commands.py", "from web import App\nCommand = 1")
+        out = self.script("import sys, web; print(web.before, sys.loaded)")
+        self.assertEqual(out, "['first', 'last'] ['first', 'last', 'base', 'cli', 'web']\n")
+        # The other way round: what loads imports the others.
+        out = self.script("import sys, cli; print(sys.loaded)")
+        self.assertEqual(out, "['first', 'last', 'cli', 'base', 'web']\n")
+
+    @each_release
+    def test_import_fails(self, release):
+        self.write_waiting(release, {"web": ["web"], "cli": ["cli"]})
+        self.write("app/cli.py", "")
+        self.write(
+            "app/web.py",
+            """
+            import sys, cli
+            if not hasattr(sys, "again"):
+                sys.again = True
+                raise ValueError("reason")
+            """,
+        )
+        out = self.script(
+            """
+            import sys
+            try:
+                import web
+            except ValueError as error:
+                print(error, sys.loaded, "web" in sys.modules)
+            try:
+                import absent
+            except ImportError as error:
+                print(error)
+            import web
+            print(sys.loaded)
+            """
+        )
+        self.assertEqual(
+            out.splitlines(),
+            [
+                "reason ['first', 'last', 'cli'] False",
+                "No module named 'absent'",
+                "['first', 'last', 'cli', 'web']",
+            ],
+        )
+
+    @each_release
+    def test_instrumentation_fails(self, release):
+        conflict = (
+            "from opentelemetry.instrumentation import dependencies\n"
+            "raise getattr(dependencies, 'DependencyConflictError', ImportError)"
+        )
+        for code, log in (
+            ("import nowhere_to_be_found", ""),
+            ("raise ImportError('reason')", "Importing of web failed"),
+            ("raise SystemExit(3)", "Instrumenting of web failed"),
+            (conflict, "" if release != "0.38b0" else "Importing of web failed"),
+        ):
+            self.write_waiting(release, {"web": ["web"]}, web=code)
+            self.write("app/web.py", "name = 'web'")
+            script = self.write("app/main.py", "import sys, web; print(web.name, sys.loaded)")
+            result = self.python(script)
+            self.assertEqual(result.out, "web ['first', 'last']\n", result.err)
+            if log:
+                self.assertIn(log, result.err)
+            else:
+                self.assertEqual(result.err, "")
+
+    def test_conflict_is_reported(self):
+        self.write_waiting(
+            "0.66b1",
+            {"web": ["web"]},
+            web="""
+from opentelemetry.instrumentation.dependencies import DependencyConflictError
+class Conflict:
+    def _log(self, logger, name):
+        logger.error("%s only instruments others", name)
+error = DependencyConflictError()
+error.conflict = Conflict()
+raise error
+""",
+        )
+        self.write("app/web.py", "")
+        result = self.python(self.write("app/main.py", "import web"))
+        self.assertIn("web only instruments others", result.err)
+
+    def test_loaders(self):
+        """Modules that come from other places than files, and replaced ones."""
+        self.write_waiting(
+            "0.66b1",
+            {n: [n] for n in ("zipped", "legacy", "lazy", "replaced", "namespace", "_ctypes_test", "marshal")},
+        )
+        self.write("app/replaced.py", "import sys; sys.modules[__name__] = type(sys)('other')")
+        self.write("app/lazy.py", "import sys; sys.lazy = True")
+        self.write("app/namespace/inner.py", "")
+        self.write(
+            "app/make.py",
+            """
+            import sys, zipfile
+            with zipfile.ZipFile("libraries.zip", "w") as archive:
+                archive.writestr("zipped.py", "name = 1")
+            sys.path.append("libraries.zip")
+
+            class Legacy:
+                def load_module(self, name):
+                    sys.modules[name] = module = type(sys)(name)
+                    return module
+
+                def find_module(self, name, path=None):
+                    return self if name == "legacy" else None
+
+            class Modern(Legacy):
+                def find_spec(self, name, path=None, target=None):
+                    from importlib.util import spec_from_loader
+                    if name == "legacy":
+                        return spec_from_loader(name, self)
+
+            sys.meta_path.append(Legacy() if sys.version_info < (3, 12) else Modern())
+            """,
+        )
+        script = self.write(
+            "app/main.py",
+            """
+            import sys, warnings
+            warnings.simplefilter("ignore")
+            import make, zipped, legacy, replaced, namespace.inner
+            assert zipped.name and replaced.__name__ == "other"
+            assert type(zipped.__loader__).__name__ == "zipimporter", zipped.__loader__
+            assert legacy.__spec__ is None or legacy.__spec__.loader.__class__ in (make.Legacy, make.Modern)
+            assert type(legacy.__spec__.loader) in (make.Legacy, make.Modern), legacy.__spec__
+            print(sys.loaded)
+            import importlib.util
+            spec = importlib.util.find_spec("lazy")
+            spec.loader = importlib.util.LazyLoader(spec.loader)
+            lazy = importlib.util.module_from_spec(spec)
+            sys.modules["lazy"] = lazy
+            spec.loader.exec_module(lazy)
+            print("lazy" in sys.loaded, hasattr(sys, "lazy"))
+            lazy.sys
+            print("lazy" in sys.loaded, hasattr(sys, "lazy"))
+            """,
+        )
+        result = self.python(script)
+        self.assertEqual(
+            result.out.splitlines(),
+            [
+                "['first', 'marshal', 'last', 'zipped', 'legacy', 'replaced', 'namespace']",
+                "False False",
+                "True True",
+            ],
+            result.err,
+        )
+
+    def test_other_finders(self):
+        """One in front that finds the module itself, or asks the others."""
+        self.write_waiting("0.66b1", {"web": ["web"], "db": ["db"]})
+        self.write("app/web.py", "import inner")
+        self.write("app/inner.py", "import sys; inner = list(sys.loaded)")
+        self.write("app/db.py", "")
+        self.write("app/later.py", "")
+        out = self.script(
+            """
+            import importlib.machinery, importlib.util, sys
+
+            class First:
+                asked = False
+                def find_spec(self, name, path=None, target=None):
+                    if name == "web":
+                        return importlib.machinery.PathFinder.find_spec(name, path, target)
+                    if name == "db" and not self.asked:
+                        self.asked = True
+                        return importlib.util.find_spec(name)
+
+            sys.meta_path.insert(0, First())
+            import db
+            print(sys.loaded)
+            import web
+            print(sys.modules["inner"].inner)
+            import later
+            print(sys.loaded)
+            """
+        )
+        self.assertEqual(
+            out.splitlines(),
+            [
+                "['first', 'last', 'db']",
+                "['first', 'last', 'db']",
+                "['first', 'last', 'db', 'web']",
+            ],
+        )
+
+    def test_threads(self):
+        names = ["web%d" % number for number in range(8)]
+        self.write_waiting("0.66b1", {name: [name] for name in names})
+        for name in names:
+            self.write("app/%s.py" % name, "import time; time.sleep(0.01); name = %r" % name)
+        out = self.script(
+            """
+            import sys, threading
+            names = ["web%d" % number for number in range(8)]
+            seen = []
+
+            def load():
+                for name in names:
+                    module = __import__(name)
+                    seen.append(name in sys.loaded and module.name == name)
+
+            threads = [threading.Thread(target=load) for _ in range(4)]
+            [thread.start() for thread in threads]
+            [thread.join() for thread in threads]
+            print(all(seen), sorted(sys.loaded[2:]) == names)
+            """
+        )
+        self.assertEqual(out, "True True\n")
+
+    def test_after_fork(self):
+        self.write_waiting("0.66b1", {"web": ["web"]})
+        self.write("app/web.py", "")
+        out = self.script(
+            """
+            import os, sys
+            if not os.fork():
+                import web
+                print(sys.loaded)
+                sys.stdout.flush()
+                os._exit(0)
+            os.wait()
+            print(sys.loaded)
+            """
+        )
+        self.assertEqual(out, "['first', 'last', 'web']\n['first', 'last']\n")
+
+    def test_path_of_the_application_is_set_anew(self):
+        self.write_waiting("0.66b1", {"web": ["web"]}, web="import late")
+        self.write_module("late.py", "")
+        self.write("app/web.py", "")
+        out = self.script(
+            """
+            import sys
+            sys.path[:] = [p for p in sys.path if "otel-1.0" not in p]
+            before = list(sys.path)
+            import web
+            print(sys.loaded, sys.path == before)
+            """
+        )
+        self.assertEqual(out, "['first', 'last', 'web'] True\n")
+
+    @each_release
+    def test_initialization_fails(self, release):
+        """What waits is forgotten."""
+        self.write_wrap(modules={"web": ["web"]})
+        self.write("app/web.py", "")
+        hook = "def run():\n    raise ValueError('reason')\n"
+        self.write_bundle(
+            release,
+            [("web", "import sys\nclass Instrumentor:\n    def instrument(self, **_): sys.loaded.append('web')")],
+            opentelemetry_instrumentor=[("web", "fake.web:Instrumentor")],
+            opentelemetry_post_instrument=[("post", "fake.hook:run")],
+        )
+        self.write_module("fake/hook.py", hook)
+        script = self.write(
+            "app/main.py",
+            "import sys, web\n"
+            "print(hasattr(sys, 'loaded'), [f for f in sys.meta_path if 'Watch' in repr(f)])",
+        )
+        result = self.python(script)
+        self.assertEqual(result.err, "imgwrap: telemetry is off: ValueError: reason\n")
+        self.assertEqual(result.out, "False []\n")
+
+    DJANGO = {
+        "app/django/__init__.py": "",
+        "app/django/conf.py": """
+            import os
+
+            class Settings:
+                configured = False
+
+                def __getattr__(self, name):
+                    module = os.environ.get("DJANGO_SETTINGS_MODULE")
+                    if not module:
+                        raise RuntimeError("not configured: " + name)
+                    self.MIDDLEWARE = __import__(module).MIDDLEWARE
+                    self.configured = True
+                    return getattr(self, name)
+
+            settings = Settings()
+            """,
+        "app/django/core/__init__.py": "",
+        "app/django/core/handlers/__init__.py": "",
+        "app/django/core/handlers/base.py": """
+            from django.conf import settings
+
+            class BaseHandler:
+                def load_middleware(self, is_async=False):
+                    self.middleware = list(settings.MIDDLEWARE)
+                    return is_async
+            """,
+        "app/project.py": "import sys; print('settings', sys.loaded); MIDDLEWARE = ['own']",
+        "app/broken.py": "print('broken'); import no_such_module",
+    }
+
+    @each_release
+    def test_django(self, release):
+        self.write_bundle(
+            release,
+            [
+                (
+                    "django",
+                    """
+                    import sys
+                    from django.conf import settings
+
+                    class Instrumentor:
+                        def instrument(self, **kwargs):
+                            assert settings.configured
+                            settings.MIDDLEWARE.insert(0, "traced")
+                    """,
+                )
+            ],
+        )
+        for name, text in self.DJANGO.items():
+            self.write(name, text)
+        path = os.pathsep.join([self.init, self.path("app")])
+        out = self.script(
+            """
+            import os, sys
+            from django.core.handlers.base import BaseHandler
+
+            def show():
+                handler = BaseHandler()
+                try:
+                    print(handler.load_middleware(is_async=True), handler.middleware)
+                except Exception as error:
+                    print(error)
+
+            show()
+            os.environ["DJANGO_SETTINGS_MODULE"] = "broken"
+            show()
+            os.environ["DJANGO_SETTINGS_MODULE"] = "project"
+            # Another product patches the method too.
+            first = BaseHandler.load_middleware
+            BaseHandler.load_middleware = lambda self, **kwargs: first(self, **kwargs)
+            show()
+            BaseHandler.load_middleware = first
+            show()
+            """,
+            PYTHONPATH=path,
+        )
+        self.assertEqual(
+            out.splitlines(),
+            [
+                "not configured: MIDDLEWARE",
+                "broken",
+                "No module named 'no_such_module'",
+                "settings ['first', 'last']",
+                "True ['traced', 'own']",
+                "True ['traced', 'own']",
+            ],
+        )
+        # The method is put back.
+        out = self.script(
+            """
+            from django.core.handlers.base import BaseHandler
+            print(BaseHandler.load_middleware.__module__)
+            BaseHandler().load_middleware()
+            print(BaseHandler.load_middleware.__module__)
+            """,
+            PYTHONPATH=path,
+            DJANGO_SETTINGS_MODULE="project",
+        )
+        lines = out.splitlines()
+        self.assertNotEqual(lines[0], "django.core.handlers.base")
+        self.assertEqual(lines[-1], "django.core.handlers.base")
 
 
 class OffTest(LoaderTest):
