@@ -189,7 +189,7 @@ func (a *app) pruneCache(cmd *cobra.Command, all bool, out output) error {
 		}
 	}
 	return out.print(a.out, result, func(w io.Writer) error {
-		_, err := fmt.Fprintf(w, "removed %d files, %s\n", result.Removed.Count, size(result.Removed.Bytes))
+		_, err := fmt.Fprintf(w, "files removed: %d, %s\n", result.Removed.Count, size(result.Removed.Bytes))
 		return err
 	})
 }
