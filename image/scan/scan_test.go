@@ -232,15 +232,17 @@ func TestResolve(t *testing.T) {
 	}
 }
 
-func TestContent(t *testing.T) {
+type contentTest struct {
+	member   string
+	want     string // "-": nothing
+	complete bool
+}
+
+func contentTests() []contentTest {
 	python := "\x7fELF" + strings.Repeat("p", 6000)
 	script := "#!/bin/sh\n" + strings.Repeat("# comment\n", 3000)
 	site := "usr/lib/python3/dist-packages/"
-	for _, tt := range []struct {
-		member   string
-		want     string // "-": nothing
-		complete bool
-	}{
+	return []contentTest{
 		{site + "Flask-2.2.2.dist-info/METADATA: Name: Flask\nVersion: 2.2.2\n\nlong", "Name: Flask\nVersion: 2.2.2\n", true},
 		{site + "a.dist-info/METADATA: Name: a\r\nVersion: 1\r\n\r\nlong", "Name: a\nVersion: 1\n", true},
 		{site + "b.dist-info/METADATA: Summary: Name: x\nversion: 1\nName: b", "Name: b\nversion: 1\n", true},
@@ -281,7 +283,11 @@ func TestContent(t *testing.T) {
 		{"+x usr/lib/x.cpython-311.so: " + python, "-", false},
 		{"+x usr/lib/libx.so.1: " + python, "-", false},
 		{"data.bin: " + strings.Repeat("\x00", 100), "-", false},
-	} {
+	}
+}
+
+func TestContent(t *testing.T) {
+	for _, tt := range contentTests() {
 		name, _, _ := strings.Cut(strings.TrimPrefix(tt.member, "+x "), ": ")
 		ix := merge(t, []string{tt.member})
 		got, err := ix.ReadFile(name)
