@@ -41,7 +41,6 @@ func TestE2EBootstrap(t *testing.T) {
 			recipe: "bookworm-libraries", release: "1.17.0",
 			tool: map[string]string{"asgi": bundleOnly, "requests": bundleOnly},
 			without: map[string]string{
-				"django":         planned, // no settings module
 				"system-metrics": planned, // psutil is too new for it
 				"tortoiseorm":    noTortoise,
 			},
@@ -51,7 +50,6 @@ func TestE2EBootstrap(t *testing.T) {
 			tool: map[string]string{"asgi": bundleOnly, "requests": bundleOnly, "urllib3": bundleOnly},
 			without: map[string]string{
 				"cassandra":      planned, // wants both of its drivers
-				"django":         planned,
 				"system-metrics": planned,
 				"tortoiseorm":    noTortoise,
 			},
@@ -69,7 +67,6 @@ func TestE2EBootstrap(t *testing.T) {
 				"structlog":    boundsIgnored,
 			},
 			without: map[string]string{
-				"django":      planned,
 				"tortoiseorm": noTortoise,
 			},
 		},
