@@ -81,7 +81,8 @@ type Wrap struct {
 	// then.
 	Everywhere bool `json:"everywhere,omitempty"`
 	// Skip are command lines that are not the application, such as the image's
-	// health check: a script or module by its last component, and its arguments.
+	// health check: a file by the last component of its path, or a module, and the
+	// arguments.
 	Skip [][]string `json:"skip,omitempty"`
 	// Path is searched first while OpenTelemetry loads: directories with
 	// packages of the app that Python puts on sys.path only later.

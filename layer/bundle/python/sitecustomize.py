@@ -15,9 +15,11 @@ gets one line, "imgwrap: telemetry is off: REASON". With IMGWRAP_STRICT set the
 process ends with a traceback and status 1 instead.
 
 If another agent is active, telemetry is off too, with one line. It is off
-without a word if OTEL_SDK_DISABLED=true or IMGWRAP_DISABLE is set, and in
-package managers, other launchers, multiprocessing's helpers and the programs
-that wrap.json lists as "skip".
+without a word if OTEL_SDK_DISABLED=true or IMGWRAP_DISABLE is set, and in what
+is not the application: package managers, other launchers, multiprocessing's
+resource tracker, tools of the standard library run with -m, and command lines
+that wrap.json lists as "skip". Where every process has this module ("everywhere"
+in wrap.json), code on the command line or from standard input is not it either.
 
 An instrumentation loads when the first of its "modules" of wrap.json has been
 imported, or at start if it has none there or one is imported already. So a
@@ -67,6 +69,18 @@ NOT_APPLICATIONS = frozenset(
     """.split()
 )
 
+# Modules of the standard library that are tools when they are run with -m.
+# Servers, test runners, and what runs a program (cProfile, pdb, trace) are not.
+STANDARD_TOOLS = frozenset(
+    """
+    ast asyncio base64 calendar code dis difflib encodings.rot_13 fileinput gzip
+    idlelib idlelib.idle inspect json json.tool lib2to3 mimetypes pickle
+    pickletools platform pstats pyclbr pydoc quopri random site sqlite3 symtable
+    sysconfig tabnanny tarfile this antigravity timeit tokenize turtledemo uuid
+    webbrowser zipapp zipfile
+    """.split()
+)
+
 # Agents: name, part of a PYTHONPATH entry, variable. As in the launcher.
 AGENTS = (
     ("ddtrace", "ddtrace/bootstrap", None),
@@ -93,12 +107,8 @@ def load():
         return
     if is_set("IMGWRAP_DISABLE"):
         return
-    program = program_of(command_line())
-    if program in NOT_APPLICATIONS:
-        return
-    agent = active_agent()
-    if agent:
-        say("telemetry is off: %s is active" % agent)
+    program = Program(command_line())
+    if program.is_tool():
         return
 
     before = None
@@ -106,7 +116,11 @@ def load():
     watch = ImportWatch()
     try:
         wrap = read_wrap()
-        if program in wrap.get("skip", ()):
+        if program.is_left_alone(wrap):
+            return
+        agent = active_agent()
+        if agent:
+            say("telemetry is off: %s is active" % agent)
             return
         check_python(wrap)
         bundle = check_bundle(wrap)
@@ -180,49 +194,84 @@ def command_line():
         return [arg if isinstance(arg, str) else os.fsdecode(arg) for arg in argv]
     except Exception:
         # Up to 3.7 sys.argv is set after this module has run.
-        return ["python"] + list(getattr(sys, "argv", ()))
+        argv = getattr(sys, "argv", None)
+        return ["python"] + list(argv) if argv else []
 
 
-def program_of(argv):
-    """What the interpreter runs, as NOT_APPLICATIONS spells it."""
-    if not argv:
-        return ""
-    if not os.path.basename(argv[0]).startswith(("python", "pypy")):
-        return program_name(argv[0])  # embedded, for instance in uwsgi
-    args = iter(argv[1:])
-    for arg in args:
-        if arg == "--":
-            continue
-        if not arg.startswith("-") or arg == "-":
-            return program_name(arg)
-        if arg.startswith("--"):
+class Program(object):
+    """What the interpreter runs.
+
+    option is "m" or "c" for a module or code on the command line, "-" for code
+    from standard input, a terminal perhaps, and None for a file. value is the
+    argument of the option, or the file.
+    """
+
+    def __init__(self, argv):
+        self.option, self.value, self.arguments = None, "", []
+        if not argv:
+            return
+        if not os.path.basename(argv[0]).startswith(("python", "pypy")):
+            self.value = argv[0]  # embedded, for instance in uwsgi
+            return
+        rest = list(argv[1:])
+        while rest:
+            arg = rest.pop(0)
+            if not arg.startswith("-"):
+                self.value, self.arguments = arg, rest
+                return
+            if arg == "-":
+                break
             if arg == "--check-hash-based-pycs":
-                next(args, "")
-            continue
-        letters = arg[1:]
-        for index, letter in enumerate(letters):
-            if letter not in "cmQWX":
-                continue
-            value = letters[index + 1 :] or next(args, "")
-            if letter == "m":
-                return program_name(value.split(".")[0])
-            if letter == "c":
-                # The process that multiprocessing, or joblib's loky, starts to
-                # clean up behind the others.
-                if "_tracker import main" in value:
-                    return "compileall"
-                return ""
-            break
-    return ""
+                del rest[:1]
+            letters = "" if arg.startswith("--") else arg[1:]
+            for index, letter in enumerate(letters):
+                if letter not in "cmQWX":
+                    continue
+                value = letters[index + 1 :] or "".join(rest[:1])
+                if not letters[index + 1 :]:
+                    del rest[:1]
+                if letter in "cm":
+                    self.option, self.value, self.arguments = letter, value, rest
+                    return
+                break
+        self.option, self.arguments = "-", rest
 
+    def name(self):
+        """As NOT_APPLICATIONS spells it."""
+        if self.option == "m":
+            name = self.value.split(".")[0]
+        elif self.option is None:
+            name = os.path.basename(self.value)
+            if name == "__main__.py":
+                name = os.path.basename(os.path.dirname(self.value))
+            if name.endswith(".py"):
+                name = name[:-3]
+        else:
+            return ""
+        return name.rstrip("0123456789.-")
 
-def program_name(path):
-    name = os.path.basename(path)
-    if name == "__main__.py":
-        name = os.path.basename(os.path.dirname(path))
-    if name.endswith(".py"):
-        name = name[:-3]
-    return name.rstrip("0123456789.-")
+    def is_tool(self):
+        if self.option == "c":
+            # The process that multiprocessing, or joblib's loky, starts to
+            # clean up behind the others.
+            return "_tracker import main" in self.value
+        if self.option == "m" and self.value in STANDARD_TOOLS:
+            return True
+        return self.name() in NOT_APPLICATIONS
+
+    def is_left_alone(self, wrap):
+        value = self.value if self.option else os.path.basename(self.value)
+        if [value] + self.arguments in (wrap.get("skip") or ()):
+            return True
+        if not wrap.get("everywhere"):
+            return False
+        if self.option == "c":
+            # Workers of multiprocessing and what is made with it.
+            return not (
+                "import spawn_main" in self.value
+                or "forkserver import main" in self.value
+            )
+        return self.option == "-"
 
 
 def active_agent():

@@ -1359,10 +1359,40 @@ class OffTest(LoaderTest):
 
     @unittest.skipUnless(THREE, "no release serves Python 2")
     def test_programs_that_wrap_json_names(self):
-        self.write_wrap(skip=["healthcheck"])
+        self.write_wrap(skip=[["healthcheck.py", "--fast"]])
         script = self.write("bin/healthcheck.py", "print('ran')")
-        result = self.python(script)
+        result = self.python(script, "--fast")
         self.assertEqual((result.out, result.err), ("ran\n", ""))
+        result = self.python(script)
+        self.assertEqual(result.out, "ran\n")
+        self.assertIn("telemetry is off", result.err)
+
+    @unittest.skipUnless(THREE, "no release serves Python 2")
+    def test_everywhere(self):
+        self.write_wrap(everywhere=True)
+        for code in ("-c", "-"):
+            with open(self.write("input", "print('ran')")) as file:
+                result = self.python(
+                    code, *(["print('ran')"] if code == "-c" else []), options={"stdin": file}
+                )
+            self.assertEqual((result.out, result.err), ("ran\n", ""))
+        script = self.write(
+            "app/main.py",
+            """
+            import multiprocessing, sys
+
+            def show():
+                print(getattr(sys, "loaded", None))
+
+            if __name__ == "__main__":
+                process = multiprocessing.get_context("spawn").Process(target=show)
+                process.start()
+                process.join()
+            """,
+        )
+        self.write_bundle("0.66b1")
+        result = self.python(script)
+        self.assertEqual((result.out, result.err), ("['first', 'last']\n", ""))
 
     def test_another_agent(self):
         for agent, variables in (
@@ -1534,12 +1564,14 @@ class HandOverTest(LoaderTest):
 
 
 class ProgramTest(unittest.TestCase):
-    def test_program_of(self):
+    def setUp(self):
         # The functions, without what the module does on import.
         source = read("sitecustomize.py").rpartition("\nif MARKER")[0]
         namespace = {"__file__": "/init/sitecustomize.py"}
         exec(source, namespace)
-        program_of = namespace["program_of"]
+        self.program = namespace["Program"]
+
+    def test_name(self):
         for argv, expected in (
             ([], ""),
             (["python"], ""),
@@ -1560,14 +1592,70 @@ class ProgramTest(unittest.TestCase):
             (["python", "-W"], ""),
             (["python", "x/pip-23.0.whl/pip/__main__.py"], "pip"),
             (["python", "-c", "from multiprocessing.spawn import spawn_main; x"], ""),
-            (
-                ["python", "-c", "from multiprocessing.resource_tracker import main; x"],
-                "compileall",
-            ),
             (["uwsgi", "--http", ":80"], "uwsgi"),
             (["/opt/app.pyz"], "app.pyz"),
         ):
-            self.assertEqual(program_of(argv), expected, argv)
+            self.assertEqual(self.program(argv).name(), expected, argv)
+
+    def test_is_tool(self):
+        for line in (
+            "-m json.tool",
+            "-mzipfile -l x",
+            "-um pydoc os",
+            "-m venv x",
+            "/usr/bin/pip3 install x",
+            "-c from~multiprocessing.resource_tracker~import~main;x",
+            "-c from~multiprocessing.semaphore_tracker~import~main;x",
+        ):
+            argv = ["python"] + [arg.replace("~", " ") for arg in line.split()]
+            self.assertTrue(self.program(argv).is_tool(), line)
+        for line in (
+            "",
+            "-",
+            "-c import~json.tool",
+            "json",
+            "calendar.py",
+            "-m json.server",
+            "-m http.server",
+            "-m unittest",
+            "-m doctest x.py",
+            "-m cProfile app.py",
+            "-m flask run",
+            "-m pytest",
+        ):
+            argv = ["python"] + [arg.replace("~", " ") for arg in line.split()]
+            self.assertFalse(self.program(argv).is_tool(), line)
+
+    def test_is_left_alone(self):
+        skip = [["health.py", "--fast"], ["app.health"]]
+        for line, always, everywhere in (
+            ("/app/health.py --fast", True, True),
+            ("-u health.py --fast", True, True),
+            ("-m app.health", True, True),
+            ("health.py", False, False),
+            ("health.py --fast --more", False, False),
+            ("-m app.health 1", False, False),
+            ("app.health", True, True),  # a file without an ending
+            ("app.py", False, False),
+            ("-i app.py", False, False),
+            ("-m flask run", False, False),
+            ("-m joblib.externals.loky.backend.popen_loky_posix --pipe 3", False, False),
+            ("-c from~multiprocessing.spawn~import~spawn_main;x --multiprocessing-fork", False, False),
+            ("-c from~multiprocessing.forkserver~import~main;x", False, False),
+            ("-c pass", False, True),
+            ("", False, True),
+            ("-i", False, True),
+            ("- x", False, True),
+            ("-W error", False, True),
+        ):
+            argv = ["python"] + [arg.replace("~", " ") for arg in line.split()]
+            program = self.program(argv)
+            self.assertEqual(program.is_left_alone({"skip": skip}), always, line)
+            wrap = {"skip": skip, "everywhere": True}
+            self.assertEqual(program.is_left_alone(wrap), everywhere, line)
+        # Nobody knows what runs, or it is embedded.
+        for argv in ([], ["uwsgi", "-c", "x"]):
+            self.assertFalse(self.program(argv).is_left_alone({"everywhere": True}), argv)
 
 
 if __name__ == "__main__":
