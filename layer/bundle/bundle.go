@@ -1,10 +1,12 @@
-// Package bundle makes the two layers that instrument an image.
+// Package bundle makes the layers that instrument an image.
 //
 // The bundle layer is one OpenTelemetry release with all its instrumentations.
 // It is made of universal wheels, so it fits every image, and its bytes depend
-// on nothing but the release. The launch layer is small and belongs to one
-// image: the command opentelemetry-instrument, the loader that Python runs at
-// start, and what was decided about the image.
+// on nothing but the release. Two others go on top where they fit, and only
+// save time: the native layer has protobuf's native code for an architecture,
+// the bytecode layer what the bundle compiles to for a Python. The launch layer
+// is small and belongs to one image: the command opentelemetry-instrument, the
+// loader that Python runs at start, and what was decided about the image.
 package bundle
 
 import (
@@ -47,18 +49,26 @@ func Recorded(r *catalog.Release) (layer.Info, error) {
 	if r.Layer == (catalog.Layer{}) {
 		return layer.Info{}, fmt.Errorf("the catalog has no bundle layer for %s", r)
 	}
-	digest, err := v1.NewHash(r.Layer.Digest)
+	info, err := parse(r.Layer)
 	if err != nil {
-		return layer.Info{}, fmt.Errorf("bundle layer of %s in the catalog: digest: %w", r, err)
+		return layer.Info{}, fmt.Errorf("bundle layer of %s in the catalog: %w", r, err)
 	}
-	diffID, err := v1.NewHash(r.Layer.DiffID)
-	if err != nil {
-		return layer.Info{}, fmt.Errorf("bundle layer of %s in the catalog: diff ID: %w", r, err)
-	}
-	return layer.Info{Digest: digest, Size: r.Layer.Size, DiffID: diffID, Unpacked: r.Layer.Unpacked, Files: r.Layer.Files}, nil
+	return info, nil
 }
 
-// Builder makes bundle layers and keeps them.
+func parse(l catalog.Layer) (layer.Info, error) {
+	digest, err := v1.NewHash(l.Digest)
+	if err != nil {
+		return layer.Info{}, fmt.Errorf("digest: %w", err)
+	}
+	diffID, err := v1.NewHash(l.DiffID)
+	if err != nil {
+		return layer.Info{}, fmt.Errorf("diff ID: %w", err)
+	}
+	return layer.Info{Digest: digest, Size: l.Size, DiffID: diffID, Unpacked: l.Unpacked, Files: l.Files}, nil
+}
+
+// Builder makes the layers that are the same for many images, and keeps them.
 type Builder struct {
 	Cache  *layer.Cache
 	Wheels *wheel.Fetcher
@@ -69,21 +79,27 @@ type Builder struct {
 // Bundle returns the bundle layer of a release: from the cache, or else built
 // and then cached. It is the layer that the catalog has recorded, or an error.
 func (b *Builder) Bundle(ctx context.Context, r *catalog.Release) (*layer.Layer, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
 	want, err := Recorded(r)
 	if err != nil {
 		return nil, err
 	}
+	return b.recorded(ctx, want, "bundle of "+r.String(), func() (*layer.Layer, error) { return b.Build(ctx, r) })
+}
+
+// recorded returns the layer that the catalog has recorded, from the cache or
+// built.
+func (b *Builder) recorded(ctx context.Context, want layer.Info, what string, build func() (*layer.Layer, error)) (*layer.Layer, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	l, err := b.Cache.Layer(want)
 	if !errors.Is(err, fs.ErrNotExist) {
 		return l, err
 	}
-	if l, err = b.Build(ctx, r); err != nil {
+	if l, err = build(); err != nil {
 		return nil, err
 	}
 	if got := l.Info(); got != want {
-		return nil, fmt.Errorf("building bundle of %s: got layer %s, but the catalog has %s", r, got.Digest, want.Digest)
+		return nil, fmt.Errorf("building %s: got layer %s, but the catalog has %s", what, got.Digest, want.Digest)
 	}
 	return b.Cache.PutLayer(ctx, l)
 }
@@ -178,12 +194,10 @@ func checkLock(r *catalog.Release, d catalog.Distribution, w *wheel.Wheel) error
 	return nil
 }
 
-// merge lays the wheels out side by side in dir. Below the image's /opt, every
-// directory is an entry of its own, while /opt itself stays as the image has it.
+// merge lays the wheels out side by side in dir.
 func merge(dir string, wheels []*wheel.Wheel) ([]layer.Entry, error) {
 	type owner struct{ wheel, sha256 string }
 	owners := make(map[string]owner)
-	dirs := map[string]bool{path.Dir(dir): true, dir: true}
 	var entries []layer.Entry
 	for _, w := range wheels {
 		for _, f := range w.Files {
@@ -196,13 +210,21 @@ func merge(dir string, wheels []*wheel.Wheel) ([]layer.Entry, error) {
 			}
 			owners[name] = owner{w.Name, f.SHA256}
 			entries = append(entries, layer.Entry{Path: name, Open: f.Open, Size: f.Size})
-			for d := path.Dir(name); !dirs[d]; d = path.Dir(d) {
-				dirs[d] = true
-			}
 		}
 	}
-	for d := range dirs {
-		entries = append(entries, layer.Entry{Path: d, Mode: fs.ModeDir})
+	return append(entries, parents(entries)...), nil
+}
+
+// parents returns the directories of files below the image's /opt, as a layer
+// says of each what it is. /opt itself stays as the image has it.
+func parents(files []layer.Entry) []layer.Entry {
+	var entries []layer.Entry
+	seen := map[string]bool{path.Dir(strings.TrimPrefix(Root, "/")): true}
+	for _, f := range files {
+		for d := path.Dir(f.Path); !seen[d]; d = path.Dir(d) {
+			seen[d] = true
+			entries = append(entries, layer.Entry{Path: d, Mode: fs.ModeDir})
+		}
 	}
-	return entries, nil
+	return entries
 }

@@ -3,10 +3,12 @@
 // instrumentation instruments.
 //
 // The releases are JSON files, one each, what was found out by running them is
-// in proven.json, and what their instrumentations patch in modules.json. Nothing
-// in these is written by hand. In the root of the repository
+// in proven.json, what their instrumentations patch in modules.json, and native
+// code for them in native.json. Nothing in these is written by hand. In the root
+// of the repository
 //
 //	layer/catalog/generate/generate.py   locks the releases from the package index
+//	layer/catalog/generate/native.py     adds native code, and runs it
 //	go run ./layer/bundle/record         adds the layers they build to
 //	layer/catalog/generate/prove.py      runs them
 //	layer/catalog/generate/modules.py    reads what the instrumentations import
@@ -67,6 +69,7 @@ type Release struct {
 	Layer Layer `json:"layer"`
 
 	// Natives is protobuf's native code by architecture; see [Release.Native].
+	// In the release's file there are only the layers.
 	Natives map[string]Native `json:"natives,omitempty"`
 
 	// Distributions is the lock, sorted by name: one fixed set of universal
@@ -103,6 +106,20 @@ type Release struct {
 type Python struct {
 	Min string `json:"min"` // e.g. "3.8"
 	Max string `json:"max"` // e.g. "3.14": the newest one tried; upstream sets no bound
+}
+
+// Contains says whether a version, "3.11" or "3.11.2", is of a minor in the range.
+func (p Python) Contains(version string) bool {
+	lowest, err := pep440.Parse(p.Min)
+	if err != nil {
+		return false
+	}
+	minor, err := pep440.Parse(minorOf(version))
+	if err != nil {
+		return false
+	}
+	highest, err := pep440.Parse(p.Max)
+	return err == nil && lowest.Compare(minor) <= 0 && minor.Compare(highest) <= 0
 }
 
 // Layer identifies a layer and says how large it is.
@@ -152,7 +169,7 @@ type Instrumentation struct {
 	Modules []string `json:"-"`
 }
 
-//go:embed releases/*.json proven.json modules.json
+//go:embed releases/*.json proven.json modules.json native.json
 var embedded embed.FS
 
 // Load returns the catalog that is embedded in the program.
@@ -161,9 +178,9 @@ func Load() (*Catalog, error) {
 }
 
 // Read returns the catalog of a folder's JSON files: those in the folder
-// releases, each named by both its versions, such as 1.27.0_0.48b0.json,
-// proven.json and modules.json. A file is read when its release is first asked for. Trials of
-// other bytes than a release now has are left out.
+// releases, each named by both its versions, such as 1.27.0_0.48b0.json, and
+// proven.json, modules.json and native.json. A file is read when its release is
+// first asked for. Trials of other bytes than a release now has are left out.
 func Read(fsys fs.FS) (*Catalog, error) {
 	names, err := fs.Glob(fsys, "releases/*.json")
 	if err != nil {
@@ -173,8 +190,11 @@ func Read(fsys fs.FS) (*Catalog, error) {
 		entry
 		order pep440.Version
 	}
-	proofs := sync.OnceValues(func() ([]proof, error) { return readProofs(fsys) })
-	modules := sync.OnceValues(func() (map[string][]string, error) { return readModules(fsys) })
+	shared := common{
+		proofs:  once[[]proof](fsys, provenFile),
+		modules: once[map[string][]string](fsys, modulesFile),
+		natives: once[map[string]map[string]Native](fsys, nativeFile),
+	}
 	var files []file
 	for _, name := range names {
 		version, contrib, _ := strings.Cut(strings.TrimSuffix(path.Base(name), ".json"), "_")
@@ -183,7 +203,7 @@ func Read(fsys fs.FS) (*Catalog, error) {
 			return nil, fmt.Errorf("reading the name of %s of the catalog: %w", path.Base(name), err)
 		}
 		f.read = sync.OnceValues(func() (*Release, error) {
-			r, err := readRelease(fsys, name, proofs, modules)
+			r, err := readRelease(fsys, name, shared)
 			if err == nil && r.String() != f.String() {
 				err = fmt.Errorf("it has the release %s", r)
 			}
@@ -202,7 +222,11 @@ func Read(fsys fs.FS) (*Catalog, error) {
 	return c, nil
 }
 
-const provenFile = "proven.json"
+const (
+	provenFile  = "proven.json"
+	modulesFile = "modules.json"
+	nativeFile  = "native.json"
+)
 
 // proof is a release's entry in proven.json.
 type proof struct {
@@ -211,34 +235,29 @@ type proof struct {
 	Trials  []Trial `json:"trials"`
 }
 
-func readProofs(fsys fs.FS) ([]proof, error) {
-	data, err := fs.ReadFile(fsys, provenFile)
-	if err != nil {
-		return nil, err
-	}
-	var proofs []proof
-	if err := json.Unmarshal(data, &proofs); err != nil {
-		return nil, fmt.Errorf("reading %s: %w", provenFile, err)
-	}
-	return proofs, nil
+// common is the files with something about several releases, each read when the
+// first release needs it.
+type common struct {
+	proofs  func() ([]proof, error)
+	modules func() (map[string][]string, error)          // Instrumentation.Modules by its name
+	natives func() (map[string]map[string]Native, error) // by version of protobuf and architecture; without layers
 }
 
-const modulesFile = "modules.json"
-
-// readModules returns [Instrumentation.Modules] by the instrumentation's name.
-func readModules(fsys fs.FS) (map[string][]string, error) {
-	data, err := fs.ReadFile(fsys, modulesFile)
-	if err != nil {
-		return nil, err
-	}
-	var modules map[string][]string
-	if err := json.Unmarshal(data, &modules); err != nil {
-		return nil, fmt.Errorf("reading %s: %w", modulesFile, err)
-	}
-	return modules, nil
+// once returns a function that reads a JSON file when it is first called.
+func once[T any](fsys fs.FS, name string) func() (T, error) {
+	return sync.OnceValues(func() (content T, err error) {
+		data, err := fs.ReadFile(fsys, name)
+		if err != nil {
+			return content, err
+		}
+		if err := json.Unmarshal(data, &content); err != nil {
+			return content, fmt.Errorf("reading %s: %w", name, err)
+		}
+		return content, nil
+	})
 }
 
-func readRelease(fsys fs.FS, name string, proofs func() ([]proof, error), modules func() (map[string][]string, error)) (*Release, error) {
+func readRelease(fsys fs.FS, name string, shared common) (*Release, error) {
 	data, err := fs.ReadFile(fsys, name)
 	if err != nil {
 		return nil, err
@@ -247,7 +266,7 @@ func readRelease(fsys fs.FS, name string, proofs func() ([]proof, error), module
 	if err := json.Unmarshal(data, r); err != nil {
 		return nil, err
 	}
-	proven, err := proofs()
+	proven, err := shared.proofs()
 	if err != nil {
 		return nil, err
 	}
@@ -257,7 +276,7 @@ func readRelease(fsys fs.FS, name string, proofs func() ([]proof, error), module
 		}
 	}
 	for i := range r.Instrumentations {
-		known, err := modules()
+		known, err := shared.modules()
 		if err != nil {
 			return nil, err
 		}
@@ -267,7 +286,7 @@ func readRelease(fsys fs.FS, name string, proofs func() ([]proof, error), module
 			return nil, fmt.Errorf("%s does not have the instrumentation %s", modulesFile, in.Name)
 		}
 	}
-	return r, nil
+	return r, r.addNatives(shared.natives)
 }
 
 // Releases goes through the releases, newest first, and reads each when it is

@@ -1,12 +1,6 @@
 package catalog
 
-import (
-	"encoding/json"
-	"fmt"
-	"io/fs"
-
-	"github.com/imgwrap/imgwrap/layer/pep440"
-)
+import "maps"
 
 // Native is protobuf's native code (upb) for one architecture. Beside the
 // protobuf of a release's bundle, which is the same version in pure Python, it
@@ -34,16 +28,7 @@ type Native struct {
 // CPython, built for a C library ("glibc" or "musl"), of a version "3.11" or
 // "3.11.2".
 func (n Native) Serves(libc, python string) bool {
-	minor, err := pep440.Parse(minorOf(python))
-	if err != nil || libc == "" || libc != n.Libc {
-		return false
-	}
-	lowest, err := pep440.Parse(n.Python.Min)
-	if err != nil {
-		return false
-	}
-	highest, err := pep440.Parse(n.Python.Max)
-	return err == nil && lowest.Compare(minor) <= 0 && minor.Compare(highest) <= 0
+	return libc != "" && libc == n.Libc && n.Python.Contains(python)
 }
 
 // Native returns the native code that fits the release's bundle on an
@@ -55,18 +40,24 @@ func (r *Release) Native(arch string) (Native, bool) {
 	return n, n.Layer != (Layer{})
 }
 
-const nativeFile = "native.json"
-
-// readNatives returns what native.json says, by version of protobuf and
-// architecture. Layers are recorded with the releases.
-func readNatives(fsys fs.FS) (map[string]map[string]Native, error) {
-	data, err := fs.ReadFile(fsys, nativeFile)
-	if err != nil {
-		return nil, err
+// addNatives takes the native code for the release's protobuf, and leaves out
+// layers of any other.
+func (r *Release) addNatives(natives func() (map[string]map[string]Native, error)) error {
+	recorded := r.Natives
+	r.Natives = nil
+	for _, d := range r.Distributions {
+		if d.Name != "protobuf" {
+			continue
+		}
+		all, err := natives()
+		if err != nil {
+			return err
+		}
+		r.Natives = maps.Clone(all[d.Version])
 	}
-	var natives map[string]map[string]Native
-	if err := json.Unmarshal(data, &natives); err != nil {
-		return nil, fmt.Errorf("reading %s: %w", nativeFile, err)
+	for arch, n := range r.Natives {
+		n.Layer = recorded[arch].Layer
+		r.Natives[arch] = n
 	}
-	return natives, nil
+	return nil
 }

@@ -42,8 +42,8 @@ const (
 	ratioFrom = 1 << 20
 )
 
-// Wheel is a pure Python wheel, opened and verified (PEP 427, and "Binary
-// distribution format" of the PyPA specifications).
+// Wheel is a wheel, opened and verified (PEP 427, and "Binary distribution
+// format" of the PyPA specifications).
 type Wheel struct {
 	// Name and Version are those of the file name, as written there.
 	Name, Version string
@@ -53,6 +53,7 @@ type Wheel struct {
 	// path: without scripts, headers, data files and bytecode.
 	Files []File
 
+	pure   bool // by its file name
 	closer io.Closer
 }
 
@@ -70,9 +71,14 @@ type File struct {
 // Open returns the content.
 func (f *File) Open() (io.ReadCloser, error) { return f.zip.Open() }
 
-// Open opens and verifies the wheel in a file. As a cached file may have any
-// name, fileName is the one that the wheel was published under.
-func Open(path, fileName string) (*Wheel, error) {
+// Open opens and verifies the pure Python wheel in a file. As a cached file may
+// have any name, fileName is the one that the wheel was published under.
+func Open(path, fileName string) (*Wheel, error) { return open(path, fileName, true) }
+
+// OpenNative is like [Open] for a wheel that may be built for a platform.
+func OpenNative(path, fileName string) (*Wheel, error) { return open(path, fileName, false) }
+
+func open(path, fileName string, pure bool) (*Wheel, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, fmt.Errorf("opening wheel %s: %w", fileName, err)
@@ -82,10 +88,10 @@ func Open(path, fileName string) (*Wheel, error) {
 		f.Close()
 		return nil, fmt.Errorf("opening wheel %s: %w", fileName, err)
 	}
-	w, err := Read(f, fi.Size(), fileName)
+	w, err := read(f, fi.Size(), fileName, pure)
 	if err != nil {
 		f.Close()
-		return nil, err
+		return nil, fmt.Errorf("reading wheel %s: %w", fileName, err)
 	}
 	w.closer = f
 	return w, nil
@@ -101,17 +107,20 @@ func (w *Wheel) Close() error {
 
 // Read is like [Open] for a wheel of the given size in r.
 func Read(r io.ReaderAt, size int64, fileName string) (*Wheel, error) {
-	w, err := read(r, size, fileName)
+	w, err := read(r, size, fileName, true)
 	if err != nil {
 		return nil, fmt.Errorf("reading wheel %s: %w", fileName, err)
 	}
 	return w, nil
 }
 
-func read(r io.ReaderAt, size int64, fileName string) (*Wheel, error) {
+func read(r io.ReaderAt, size int64, fileName string, pure bool) (*Wheel, error) {
 	w := new(Wheel)
 	if err := w.parseFileName(fileName); err != nil {
 		return nil, err
+	}
+	if pure && !w.pure {
+		return nil, errors.New("not a pure Python wheel (none-any)")
 	}
 	z, err := zip.NewReader(r, size)
 	if err != nil {
@@ -149,9 +158,8 @@ func (w *Wheel) parseFileName(fileName string) error {
 	if !ok || len(parts) < 5 || len(parts) > 6 || slices.Contains(parts, "") || !fs.ValidPath(fileName) || strings.Contains(fileName, "/") {
 		return errors.New("not the file name of a wheel")
 	}
-	if tags := parts[len(parts)-3:]; tags[1] != "none" || tags[2] != "any" {
-		return errors.New("not a pure Python wheel (none-any)")
-	}
+	tags := parts[len(parts)-3:]
+	w.pure = tags[1] == "none" && tags[2] == "any"
 	w.Name, w.Version = parts[0], parts[1]
 	w.DistInfo = w.Name + "-" + w.Version + ".dist-info"
 	return nil
@@ -381,11 +389,11 @@ func (w *Wheel) checkMetadata() error {
 	if v := info.Get("Wheel-Version"); !strings.HasPrefix(v, "1.") {
 		return fmt.Errorf("unsupported wheel version %q", v)
 	}
-	if v := info.Get("Root-Is-Purelib"); v != "true" {
+	if v := info.Get("Root-Is-Purelib"); w.pure && v != "true" {
 		return fmt.Errorf("not a pure Python wheel (Root-Is-Purelib: %s)", v)
 	}
 	for _, tag := range info["Tag"] {
-		if !strings.HasSuffix(tag, "-none-any") {
+		if w.pure && !strings.HasSuffix(tag, "-none-any") {
 			return fmt.Errorf("not a pure Python wheel (Tag: %s)", tag)
 		}
 	}

@@ -281,6 +281,32 @@ func TestReadFileName(t *testing.T) {
 	}
 }
 
+func TestOpenNative(t *testing.T) {
+	const name = "demo-1.0-cp38-abi3-manylinux2014_x86_64.whl"
+	blob := wheeltest.Make("demo", "1.0", entry("demo/native.abi3.so", "\x7fELF"),
+		entry(demoInfo+"WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: false\nTag: cp38-abi3-manylinux2014_x86_64\n"))
+	file := filepath.Join(t.TempDir(), "blob")
+	if err := os.WriteFile(file, blob, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	w, err := OpenNative(file, name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	checkFiles(t, w)
+	if i := slices.IndexFunc(w.Files, func(f File) bool { return f.Path == "demo/native.abi3.so" }); i < 0 || readAll(t, w.Files[i]) != "\x7fELF" {
+		t.Errorf("files %v", w.Files)
+	}
+	if _, err := Open(file, name); err == nil || !strings.Contains(err.Error(), "not a pure Python wheel") {
+		t.Errorf("error %v, want Open to refuse it", err)
+	}
+	// What is refused otherwise is refused here too.
+	if _, err := OpenNative(file, "demo-2.0-cp38-abi3-manylinux2014_x86_64.whl"); err == nil || !strings.Contains(err.Error(), "no demo-2.0.dist-info/RECORD") {
+		t.Errorf("error %v, want one of the record", err)
+	}
+}
+
 // checkFiles checks what holds for every wheel that is accepted.
 func checkFiles(t *testing.T, w *Wheel) {
 	t.Helper()

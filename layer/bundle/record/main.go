@@ -1,8 +1,8 @@
-// Command record builds the bundle layer of every release in the catalog and
-// writes its digests and sizes into the release's JSON file, so that imgwrap
-// knows them without building. Run it in the root of the repository after the
-// generator of the catalog, or when a new version of the compression library
-// gives other bytes:
+// Command record builds the bundle layer and the native layers of every release
+// in the catalog and writes their digests and sizes into the release's JSON
+// file, so that imgwrap knows them without building. Run it in the root of the
+// repository after the generators of the catalog, or when a new version of the
+// compression library gives other bytes:
 //
 //	go run ./layer/bundle/record
 package main
@@ -12,10 +12,13 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"maps"
 	"os"
 	"os/signal"
 	"path/filepath"
 	"regexp"
+	"slices"
+	"strings"
 
 	"github.com/imgwrap/imgwrap/layer"
 	"github.com/imgwrap/imgwrap/layer/bundle"
@@ -57,8 +60,16 @@ func run(ctx context.Context, cacheDir, catalogDir string) error {
 		if err != nil {
 			return err
 		}
+		natives := make(map[string]layer.Info)
+		for arch := range r.Natives {
+			native, err := builder.BuildNative(ctx, r, arch)
+			if err != nil {
+				return err
+			}
+			natives[arch] = native.Info()
+		}
 		file := filepath.Join(catalogDir, "releases", r.Version+"_"+r.Contrib+".json")
-		changed, err := record(file, l.Info())
+		changed, err := record(file, l.Info(), natives)
 		if err != nil {
 			return err
 		}
@@ -67,22 +78,35 @@ func run(ctx context.Context, cacheDir, catalogDir string) error {
 	return nil
 }
 
-var field = regexp.MustCompile(`"layer": \{[^{}]*\}`)
-
-// record replaces the field "layer" of a release's file, and nothing else.
-func record(file string, info layer.Info) (changed bool, err error) {
+// record replaces the fields "layer" and "natives" of a release's file, each a
+// line of it, and nothing else.
+func record(file string, bundle layer.Info, natives map[string]layer.Info) (changed bool, err error) {
 	old, err := os.ReadFile(file)
 	if err != nil {
 		return false, err
 	}
-	if n := len(field.FindAll(old, 2)); n != 1 {
-		return false, fmt.Errorf("%s: %d fields \"layer\", expected one", file, n)
+	var members []string
+	for _, arch := range slices.Sorted(maps.Keys(natives)) {
+		members = append(members, fmt.Sprintf(`%q: {"layer": %s}`, arch, render(natives[arch])))
 	}
-	text := fmt.Sprintf(`"layer": {"digest": %q, "diff_id": %q, "size": %d, "unpacked": %d, "files": %d}`,
-		info.Digest, info.DiffID, info.Size, info.Unpacked, info.Files)
-	edited := field.ReplaceAllLiteral(old, []byte(text))
+	edited := old
+	for name, value := range map[string]string{
+		"layer":   render(bundle),
+		"natives": "{" + strings.Join(members, ", ") + "}",
+	} {
+		line := regexp.MustCompile(`(?m)^  "` + name + `": \{.*\},$`)
+		if n := len(line.FindAll(old, 2)); n != 1 {
+			return false, fmt.Errorf("%s: %d lines with the field %q, expected one", file, n, name)
+		}
+		edited = line.ReplaceAllLiteral(edited, fmt.Appendf(nil, "  %q: %s,", name, value))
+	}
 	if bytes.Equal(old, edited) {
 		return false, nil
 	}
 	return true, os.WriteFile(file, edited, 0o644)
+}
+
+func render(l layer.Info) string {
+	return fmt.Sprintf(`{"digest": %q, "diff_id": %q, "size": %d, "unpacked": %d, "files": %d}`,
+		l.Digest, l.DiffID, l.Size, l.Unpacked, l.Files)
 }

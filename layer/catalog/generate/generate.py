@@ -28,8 +28,8 @@ newest one on the index often does not. A lock holds
   serve the lowest Python, and of those the ones that ask the least of what an
   app may ship already (see lock.py).
 
-The recorded layer of a release is kept for as long as its distributions stay
-the same. After a change, record the new layers, in the root of the repository:
+The recorded layers of a release are kept for as long as its distributions stay
+the same. After a change, record the new ones, in the root of the repository:
 
     go run ./layer/bundle/record
 """
@@ -106,6 +106,7 @@ def render(index: Index, lock: locking.Lock, before: dict) -> str:
         "contrib": str(lock.release.contrib),
         "python": {"min": lock.pythons[0], "max": lock.pythons[-1]},
         "layer": before.get("layer", {}) if same else {},
+        "natives": before.get("natives", {}) if same else {},
         "distributions": distributions,
         "instrumentations": instrumentations(index, lock),
         "propagators": _entry_points(contents, "opentelemetry_propagator"),

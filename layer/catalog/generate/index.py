@@ -24,6 +24,7 @@ from collections.abc import Iterator
 
 from packaging.requirements import Requirement
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
+from packaging.tags import Tag
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 from packaging.version import Version
 
@@ -32,7 +33,7 @@ SIMPLE = "application/vnd.pypi.simple.v1+json"
 
 @dataclasses.dataclass(frozen=True)
 class Wheel:
-    """One universal (``*-none-any``) wheel on the index."""
+    """One wheel on the index."""
 
     name: str  # normalised distribution name
     version: Version
@@ -59,18 +60,27 @@ class Index:
         self._contents: dict[str, Contents] = {}
 
     def wheels(self, name: str) -> list[Wheel]:
-        """The universal wheels of a distribution, oldest version first.
+        """The universal (``*-none-any``) wheels of a distribution, oldest version first.
 
         Yanked files and files uploaded after the cut are treated as if they
         were not there: the answer for a given cut stays the same.
         """
         name = canonicalize_name(name)
         if name not in self._wheels:
-            self._wheels[name] = list(self._read_page(name))
+            found = {wheel.version: wheel for wheel, tags in self._read_page(name) if any(map(_universal, tags))}
+            self._wheels[name] = [found[version] for version in sorted(found)]
         return self._wheels[name]
 
     def wheel(self, name: str, version: Version) -> Wheel | None:
         return next((w for w in self.wheels(name) if w.version == version), None)
+
+    def stable_abi_wheel(self, name: str, version: Version, platform: str) -> tuple[Wheel, str] | None:
+        """The wheel for a platform, and the lowest Python whose stable ABI it uses, e.g. "3.8"."""
+        for wheel, tags in self._read_page(canonicalize_name(name)):
+            for tag in tags:
+                if wheel.version == version and tag.abi == "abi3" and tag.platform == platform:
+                    return wheel, f"3.{tag.interpreter.removeprefix('cp3')}"
+        return None
 
     def contents(self, wheel: Wheel) -> Contents:
         if wheel.sha256 not in self._contents:
@@ -86,7 +96,7 @@ class Index:
             _write(path, data)
         return path
 
-    def _read_page(self, name: str) -> Iterator[Wheel]:
+    def _read_page(self, name: str) -> Iterator[tuple[Wheel, frozenset[Tag]]]:
         path = self.cache / "pages" / urllib.parse.quote(self.url, safe="") / f"{name}.json"
         if not path.exists() or _written(path) <= self.as_of:
             try:
@@ -95,7 +105,6 @@ class Index:
                 if err.code != 404:
                     raise
                 _write(path, b'{"files": []}')
-        found = {}
         for file in json.loads(path.read_bytes())["files"]:
             if file.get("yanked") or file["upload-time"][:10] > self.as_of.isoformat():
                 continue
@@ -103,13 +112,13 @@ class Index:
                 _, version, build, tags = parse_wheel_filename(file["filename"])
             except (InvalidWheelFilename, ValueError):
                 continue  # an sdist, or a name older than the wheel specification
-            if build or not any(t.abi == "none" and t.platform == "any" and t.interpreter == "py3" for t in tags):
+            if build:
                 continue
             try:
                 SpecifierSet(file.get("requires-python") or "")
             except InvalidSpecifier:
                 continue
-            found[version] = Wheel(
+            wheel = Wheel(
                 name=name,
                 version=version,
                 filename=file["filename"],
@@ -119,7 +128,7 @@ class Index:
                 requires_python=file.get("requires-python") or "",
                 uploaded=file["upload-time"],
             )
-        return (found[version] for version in sorted(found))
+            yield wheel, tags
 
     def _get(self, url: str, accept: str = "*/*") -> bytes:
         request = urllib.request.Request(url, headers={"Accept": accept, "User-Agent": "imgwrap-catalog"})
@@ -157,6 +166,10 @@ class Contents:
                 if path in archive.namelist():
                     return archive.read(path).decode()
         return None
+
+
+def _universal(tag: Tag) -> bool:
+    return tag.abi == "none" and tag.platform == "any" and tag.interpreter == "py3"
 
 
 def default_url() -> str:

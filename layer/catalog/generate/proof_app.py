@@ -1,8 +1,10 @@
-"""The app that prove.py runs: proof_app.py [DISTRIBUTION VERSION]....
+"""The app that prove.py and native.py run: proof_app.py [DISTRIBUTION VERSION]....
 
-It makes what prove.py expects to arrive. Valid from Python 3.7 on.
+It makes what prove.py expects to arrive. With PROOF_PROTOBUF set, protobuf must
+be of that implementation: "upb" or "python". Valid from Python 3.7 on.
 """
 import logging
+import os
 import sqlite3
 import sys
 import threading
@@ -60,3 +62,9 @@ for name, version in zip(sys.argv[1::2], sys.argv[2::2]):
     files = {str(found.locate_file(file)) for file in found.files}
     if not any(getattr(module, "__file__", None) in files for module in list(sys.modules.values())):
         sys.exit("the app's %s was not imported" % name)
+
+if "PROOF_PROTOBUF" in os.environ:
+    from google.protobuf.internal import api_implementation
+
+    if api_implementation.Type() != os.environ["PROOF_PROTOBUF"]:
+        sys.exit("protobuf's implementation is " + api_implementation.Type())

@@ -385,6 +385,7 @@ def attempt(release: dict, root: pathlib.Path, argv: list[str], switches: dict[s
     }
     if not LOGS_WORK.contains(release["version"]):
         exporters["OTEL_LOGS_EXPORTER"] = "none"
+    exporters |= {name: value for name, value in switches.items() if name in exporters}
     with Receiver() as receiver:
         env = {
             "PATH": os.defpath,

@@ -193,9 +193,12 @@ class Test(unittest.TestCase):
         self.assertEqual(release["layer"], {})
 
         release["layer"] = {"digest": "sha256:1"}
-        self.assertEqual(json.loads(generate.render(self.index, lock, release))["layer"], {"digest": "sha256:1"})
+        release["natives"] = {"amd64": {"layer": {"digest": "sha256:2"}}}
+        again = json.loads(generate.render(self.index, lock, release))
+        self.assertEqual((again["layer"], again["natives"]), (release["layer"], release["natives"]))
         release["distributions"][0]["sha256"] = "0" * 64
-        self.assertEqual(json.loads(generate.render(self.index, lock, release))["layer"], {})
+        again = json.loads(generate.render(self.index, lock, release))
+        self.assertEqual((again["layer"], again["natives"]), ({}, {}))
 
 
 if __name__ == "__main__":
