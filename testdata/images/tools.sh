@@ -15,8 +15,10 @@ need docker-registry docker-registry
 need mmdebstrap mmdebstrap
 need podman podman
 need python3 python3
+need redis-server redis-server
 need skopeo skopeo
 need unshare util-linux
+[ -n "$(find /usr/lib/postgresql -name initdb 2>/dev/null)" ] || missing="$missing postgresql"
 python3 -m pip --version >/dev/null 2>&1 || missing="$missing python3-pip"
 [ -e /usr/share/keyrings/debian-archive-keyring.gpg ] || missing="$missing debian-archive-keyring"
 [ -n "$missing" ] || exit 0

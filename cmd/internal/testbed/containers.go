@@ -2,14 +2,17 @@ package testbed
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -59,23 +62,33 @@ func (b *Bed) podman(ctx context.Context, args ...string) *exec.Cmd {
 	return command(ctx, b.containersEnv(), append([]string{"unshare", "--mount", "sh", "-c", script, "podman"}, args...)...)
 }
 
-// RunOptions say what runs in a container. It gets a read-only root, the user
-// 65532 and the host's network.
+// RunOptions say what runs in a container, which has the host's network.
 type RunOptions struct {
 	Image      string   // name in any registry
 	Entrypoint string   // instead of the image's, if not empty: one program
 	Args       []string // instead of the image's Cmd, if any
 	Env        []string // NAME=value
+	Unset      []string // variables that the container engine shall not set
 	Volumes    []string // as podman's --volume
+	WorkDir    string   // instead of the image's, if not empty
+	User       string   // uid, perhaps with :gid; 65532 if empty
+	Writable   bool     // the root is read-only if not set
 }
 
-func (o RunOptions) args() []string {
-	args := []string{"run", "--rm", "--quiet", "--tls-verify=false", "--read-only", "--user=65532"}
+func (o RunOptions) args(flags ...string) []string {
+	args := append([]string{"run", "--rm", "--quiet", "--tls-verify=false"}, flags...)
+	args = append(args, "--user="+cmp.Or(o.User, "65532"), fmt.Sprintf("--read-only=%t", !o.Writable))
 	for _, e := range o.Env {
 		args = append(args, "--env="+e)
 	}
+	for _, name := range o.Unset {
+		args = append(args, "--unsetenv="+name)
+	}
 	for _, v := range o.Volumes {
 		args = append(args, "--volume="+v)
+	}
+	if o.WorkDir != "" {
+		args = append(args, "--workdir="+o.WorkDir)
 	}
 	if o.Entrypoint != "" {
 		args = append(args, "--entrypoint="+o.Entrypoint)
@@ -95,28 +108,34 @@ func (b *Bed) Run(ctx context.Context, o RunOptions) (string, error) {
 	return stdout.String(), nil
 }
 
-// Container is a running web application.
+// Container is a running container.
 type Container struct {
-	addr   string
-	cmd    *exec.Cmd
-	output buffer
-	exited chan struct{} // closed when podman has ended
-	err    error         // how it ended; valid after exited
+	bed            *Bed
+	addr           string
+	cmd            *exec.Cmd
+	output         buffer
+	stdout, stderr buffer
+	exited         chan struct{} // closed when podman has ended
+	err            error         // how it ended; valid after exited
 }
 
-// Start starts a container and waits until it listens on the loopback port that
-// it gets in the environment variable PORT. ctx bounds the
-// wait, not the container, which runs until Stop or the bed's Close.
-func (b *Bed) Start(ctx context.Context, o RunOptions) (*Container, error) {
+// Launch starts a container, which runs until it ends, Stop or the bed's
+// Close. It gets a loopback port of its own in the environment variable PORT;
+// "$PORT" in an argument becomes that port.
+func (b *Bed) Launch(ctx context.Context, o RunOptions) (*Container, error) {
 	addr, err := FreeAddr()
 	if err != nil {
 		return nil, err
 	}
-	_, port, _ := strings.Cut(addr, ":")
+	_, port, _ := net.SplitHostPort(addr)
 	o.Env = append([]string{"PORT=" + port}, o.Env...)
-	c := &Container{addr: addr, exited: make(chan struct{})}
-	c.cmd = b.podman(context.WithoutCancel(ctx), o.args()...)
-	c.cmd.Stdout, c.cmd.Stderr = &c.output, &c.output
+	o.Args = slices.Clone(o.Args)
+	for i, arg := range o.Args {
+		o.Args[i] = strings.ReplaceAll(arg, "$PORT", port)
+	}
+	c := &Container{bed: b, addr: addr, exited: make(chan struct{})}
+	c.cmd = b.podman(context.WithoutCancel(ctx), o.args("--name="+c.name())...)
+	c.cmd.Stdout, c.cmd.Stderr = io.MultiWriter(&c.stdout, &c.output), io.MultiWriter(&c.stderr, &c.output)
 	if err := c.cmd.Start(); err != nil {
 		return nil, fmt.Errorf("starting a container of %s: %w", o.Image, err)
 	}
@@ -124,11 +143,29 @@ func (b *Bed) Start(ctx context.Context, o RunOptions) (*Container, error) {
 		c.err = c.cmd.Wait()
 		close(c.exited)
 	})
-	if err := waitListening(ctx, addr, c.exited); err != nil {
-		return nil, fmt.Errorf("starting a container of %s: %w\n%s", o.Image, err, tail(c.Output()))
-	}
 	return c, nil
 }
+
+// Start is Launch for a web application: it waits until the application
+// listens on its port. ctx bounds the wait, not the container.
+func (b *Bed) Start(ctx context.Context, o RunOptions) (*Container, error) {
+	c, err := b.Launch(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	return c, c.Listening(ctx)
+}
+
+// Listening waits until the container listens on its port.
+func (c *Container) Listening(ctx context.Context) error {
+	if err := waitListening(ctx, c.addr, c.exited); err != nil {
+		return fmt.Errorf("starting a container: %w\n%s", err, tail(c.Output()))
+	}
+	return nil
+}
+
+// name is the container's name: no other has its address.
+func (c *Container) name() string { return strings.ReplaceAll("app-"+c.addr, ":", "-") }
 
 // URL is the application's address.
 func (c *Container) URL() string { return "http://" + c.addr + "/" }
@@ -158,6 +195,24 @@ func (c *Container) Get(ctx context.Context, path string) ([]byte, error) {
 // Output is what the container has written to stdout and stderr so far.
 func (c *Container) Output() string { return c.output.String() }
 
+// Stdout is what the container has written to stdout so far.
+func (c *Container) Stdout() string { return c.stdout.String() }
+
+// Stderr is what the container has written to stderr so far.
+func (c *Container) Stderr() string { return c.stderr.String() }
+
+// Exec runs a command in the container, as its user and with its environment,
+// and returns what it wrote to stdout and to stderr.
+func (c *Container) Exec(ctx context.Context, args ...string) (stdout, stderr string, err error) {
+	var out, errs bytes.Buffer
+	cmd := c.bed.podman(ctx, append([]string{"exec", c.name()}, args...)...)
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	if err := cmd.Run(); err != nil {
+		return out.String(), errs.String(), fmt.Errorf("running %s in a container: %w\n%s", strings.Join(args, " "), err, tail(errs.String()))
+	}
+	return out.String(), errs.String(), nil
+}
+
 // Stop sends the container's first process a signal, waits for its end, and
 // returns its exit code.
 func (c *Container) Stop(ctx context.Context, sig syscall.Signal) (int, error) {
@@ -165,6 +220,11 @@ func (c *Container) Stop(ctx context.Context, sig syscall.Signal) (int, error) {
 	if err := c.cmd.Process.Signal(sig); err != nil {
 		return 0, fmt.Errorf("sending the container %s: %w", sig, err)
 	}
+	return c.Wait(ctx)
+}
+
+// Wait waits for the container's end and returns its exit code.
+func (c *Container) Wait(ctx context.Context) (int, error) {
 	select {
 	case <-c.exited:
 	case <-ctx.Done():

@@ -1,6 +1,7 @@
 // Package testbed runs real parts for end-to-end tests and the demo: Python
 // base images made from Debian packages, application images built with
-// buildah, a docker-registry that holds them, and podman containers.
+// buildah, a docker-registry that holds them, podman containers, and the
+// PostgreSQL and Redis that applications in them use.
 //
 // Everything that runs or is written lives in one temporary directory and ends
 // with [Bed.Close]. Only images are kept between runs, in a cache outside the
@@ -53,10 +54,10 @@ type Bed struct {
 	cache   string
 	log     io.Writer
 
-	registry     string // host:port
-	stopRegistry func()
-	building     sync.Mutex     // held while an image is looked up or made
-	running      sync.WaitGroup // of the processes behind containers
+	registry string         // host:port
+	building sync.Mutex     // held while an image is looked up or made
+	running  sync.WaitGroup // of the processes behind containers
+	servers  servers
 }
 
 // CacheDir returns the directory that outlives a bed: the environment variable
@@ -91,7 +92,7 @@ func New(ctx context.Context, o Options) (*Bed, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &Bed{dir: dir, recipes: recipes, cache: cache, log: o.Log, stopRegistry: func() {}}
+	b := &Bed{dir: dir, recipes: recipes, cache: cache, log: o.Log}
 	if b.log == nil {
 		b.log = io.Discard
 	}
@@ -132,10 +133,10 @@ func (b *Bed) start(ctx context.Context) error {
 	return b.startRegistry(ctx)
 }
 
-// Close ends every container and the registry and removes the bed's directory.
+// Close ends every container and server and removes the bed's directory.
 func (b *Bed) Close() error {
 	rmErr := b.removeContainers()
-	b.stopRegistry()
+	b.stopServers()
 	return errors.Join(rmErr, os.RemoveAll(b.dir))
 }
 
@@ -171,28 +172,8 @@ http: {addr: %q}
 	if err != nil {
 		return err
 	}
-	var stderr bytes.Buffer
-	// Not bound to ctx: it runs until Close.
-	cmd := exec.Command("docker-registry", "serve", conf)
-	cmd.Stdout, cmd.Stderr = &stderr, &stderr
-	dieWithParent(cmd)
-	if err := cmd.Start(); err != nil {
-		return fmt.Errorf("starting docker-registry: %w", err)
-	}
-	exited := make(chan struct{})
-	go func() {
-		_ = cmd.Wait() // it ends on a signal, or with the reason on stderr
-		close(exited)
-	}()
 	b.registry = addr
-	b.stopRegistry = func() {
-		_ = cmd.Process.Signal(syscall.SIGTERM) // it may have ended
-		<-exited
-	}
-	if err := waitListening(ctx, addr, exited); err != nil {
-		return fmt.Errorf("starting docker-registry: %w\n%s", err, tail(stderr.String()))
-	}
-	return nil
+	return b.startServer(ctx, addr, exec.Command("docker-registry", "serve", conf))
 }
 
 // FreeAddr returns a loopback address, host:port, that nothing listens on.
