@@ -8,5 +8,8 @@
 // across layers. The result answers questions as a file system does, with
 // symbolic links resolved inside the image's root and never outside of it.
 //
+// [Cache] keeps the index of a layer by the digest of its blob, so that no layer
+// is read twice.
+//
 // Names are bytes, as in the archive: nothing here requires UTF-8.
 package scan
