@@ -56,6 +56,7 @@ type Client struct {
 
 	auths    cache[authn.Authenticator]
 	sessions cache[*http.Client]
+	locks    cache[*sync.Mutex] // by the path of what is written
 }
 
 // New returns a client.

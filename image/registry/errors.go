@@ -47,20 +47,14 @@ func elsewhere(ref string) bool {
 
 // Hint says how to write a reference.
 func (e *UsageError) Hint() string {
-	transport, _, _ := strings.Cut(e.Reference, ":")
-	switch Transport(transport) {
-	case OCILayout, OCIArchive:
-		if e.problem != "" {
-			return "write " + transport + ":PATH[:TAG] or " + transport + ":PATH@DIGEST"
-		}
-	case DockerArchive:
-		if e.problem != "" {
-			return "write docker-archive:FILE or docker-archive:FILE:NAME:TAG"
-		}
-	case DockerDaemon:
-		if e.problem != "" {
-			return "write docker-daemon:NAME:TAG or docker-daemon:ID"
-		}
+	if e.problem != "" {
+		transport, _, _ := strings.Cut(e.Reference, ":")
+		return "such a reference is " + map[Transport]string{
+			OCILayout:     "oci:DIR[:TAG] or oci:DIR@DIGEST",
+			OCIArchive:    "oci-archive:FILE[:TAG] or oci-archive:FILE@DIGEST",
+			DockerArchive: "docker-archive:FILE[:NAME[:TAG]]",
+			DockerDaemon:  "docker-daemon:NAME[:TAG] or docker-daemon:ID",
+		}[Transport(transport)]
 	}
 	switch {
 	case elsewhere(e.Reference):

@@ -140,13 +140,13 @@ func (r Reference) String() string { return r.text }
 // Name is the reference with all that it leaves out: Docker Hub's address, the
 // tag latest.
 func (r Reference) Name() string {
-	if r.Transport == InRegistry && r.named != nil {
-		return r.named.Name()
+	switch {
+	case r.named == nil:
+		return r.text
+	case r.Tag() == "":
+		return r.Repository() + "@" + r.Digest()
 	}
-	if r.named != nil {
-		return r.Repository() + ":" + r.Tag()
-	}
-	return r.text
+	return r.Repository() + ":" + r.Tag()
 }
 
 // Repository is what the reference has beside tag and digest: names that differ

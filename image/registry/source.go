@@ -81,11 +81,10 @@ func (c *Client) Find(ctx context.Context, ref string) (*Source, error) {
 func (c *Client) find(ctx context.Context, r Reference) (*Source, error) {
 	s := &Source{Reference: r, named: make(map[v1.Hash]bool)}
 	var err error
-	switch r.Transport {
-	case InRegistry:
+	if r.Transport == InRegistry {
 		s.store, s.Root, err = c.findInRegistry(ctx, r.named)
-	default:
-		err = errors.ErrUnsupported
+	} else {
+		s.store, s.Root, err = c.findLocally(ctx, r)
 	}
 	if err != nil {
 		return nil, err
@@ -97,6 +96,40 @@ func (c *Client) find(ctx context.Context, r Reference) (*Source, error) {
 	}
 	s.note(contents)
 	return s, nil
+}
+
+// findLocally opens what is not in a registry.
+func (c *Client) findLocally(ctx context.Context, r Reference) (_ store, _ Document, err error) {
+	var f files
+	var e *engine
+	switch r.Transport {
+	case OCILayout:
+		f, err = openDirectory(r.Path)
+	case OCIArchive, DockerArchive:
+		f, err = openArchive(ctx, r.Path)
+	case DockerDaemon:
+		if e, err = c.dial(ctx); err == nil {
+			f, err = e.save(ctx, r)
+		}
+	}
+	if err != nil {
+		return nil, Document{}, err
+	}
+	defer func() {
+		if err != nil {
+			f.Close()
+		}
+	}()
+	if r.Transport.KeepsManifests() {
+		doc, err := findInLayout(ctx, f, r)
+		return layout{f}, doc, err
+	}
+	a, doc, err := findInDocker(ctx, f, r)
+	if err != nil {
+		return nil, Document{}, err
+	}
+	a.engine = e
+	return a, doc, nil
 }
 
 // Close closes the source and removes what was on disk because of it.

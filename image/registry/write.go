@@ -100,11 +100,20 @@ func (c *Client) write(ctx context.Context, dst Reference, src *Source, t Tree) 
 	if digest := dst.Digest(); digest != "" && digest != t.Root.Digest.String() {
 		return Report{}, fmt.Errorf("the image has digest %s", t.Root.Digest)
 	}
-	switch dst.Transport {
-	case InRegistry:
-		return c.push(ctx, dst.named, src, t)
+	if err := onePlatform(dst, t); err != nil {
+		return Report{}, err
 	}
-	return Report{}, errors.ErrUnsupported
+	switch dst.Transport {
+	case OCILayout:
+		return c.writeLayout(ctx, dst, src, t)
+	case OCIArchive:
+		return c.writeOCIArchive(ctx, dst, src, t)
+	case DockerArchive:
+		return c.writeDockerArchive(ctx, dst, src, t)
+	case DockerDaemon:
+		return c.load(ctx, dst, src, t)
+	}
+	return c.push(ctx, dst.named, src, t)
 }
 
 // An outcomeError is a failure of the last step of writing, after which it is not
