@@ -89,8 +89,12 @@ func (p *Plan) launchLayer(src source, choice *instrument.Choice, launcher place
 	}
 	r := choice.Release
 	names, modules := []string{}, map[string][]string{}
+	var unchecked []string
 	for _, s := range choice.Selected {
 		names = append(names, s.Name)
+		if s.Unchecked {
+			unchecked = append(unchecked, s.Name)
+		}
 		if len(s.Modules) > 0 {
 			modules[s.Name] = s.Modules
 		}
@@ -134,6 +138,8 @@ func (p *Plan) launchLayer(src source, choice *instrument.Choice, launcher place
 			Instrumentations: names,
 			Options:          r.Environment,
 			Modules:          modules,
+			Without:          choice.Without,
+			Unchecked:        unchecked,
 			Everywhere:       ready.everywhere(),
 			Skip:             skip,
 			Path:             first,

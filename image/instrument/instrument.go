@@ -83,6 +83,11 @@ type Choice struct {
 	Selected []Selection // sorted by name
 	LeftOut  []LeftOut   // sorted by name
 
+	// Without are the names of instrumentations that the image would find all
+	// the same: their distributions have selected ones too, or are the app's own
+	// and not wanted.
+	Without []string
+
 	// Added are the bundle's distributions that the image will import.
 	Added []catalog.Distribution
 	// Hidden are the bundle's distributions that take no effect, because the
@@ -96,6 +101,10 @@ type Selection struct {
 	catalog.Instrumentation
 	Library string // the installed distribution that asks for it, "Flask 3.0.3"
 	Reason  string
+	// Unchecked is set if it was asked for although no distribution of the
+	// image is known to hold its library: upstream's check at start, which looks
+	// for one, would skip it.
+	Unchecked bool
 }
 
 // LeftOut is an instrumentation whose library is there, or which is always on
@@ -573,6 +582,13 @@ func (v *view) choose(opts Options) (*Choice, error) {
 			choice.Selected = append(choice.Selected, *s)
 		}
 	}
+	for _, i := range v.release.Instrumentations {
+		_, own := v.image[i.Distribution]
+		unwanted := own && slices.Contains(opts.Without, i.Name)
+		if (unwanted || v.needed[i.Distribution]) && !slices.ContainsFunc(choice.Selected, func(s Selection) bool { return s.Name == i.Name }) {
+			choice.Without = append(choice.Without, i.Name)
+		}
+	}
 	choice.Allowed, choice.Proven = v.allowed, v.proven
 	byName := func(a, b Selection) int { return cmp.Compare(a.Name, b.Name) }
 	slices.SortStableFunc(choice.Selected, byName)
@@ -608,7 +624,11 @@ func (v *view) decide(i catalog.Instrumentation, opts Options) (*Selection, stri
 		return nil, reason
 	}
 	if unmet := v.unmet(i); unmet != "" {
-		return nil, unmet
+		if !slices.Contains(opts.Instrument, i.Name) || v.seen(i) {
+			return nil, unmet
+		}
+		s.Unchecked = true
+		s.Reason += "; " + unmet + ", which is left out"
 	}
 	if _, own := v.image[i.Distribution]; own {
 		s.Reason += "; the app ships " + i.Distribution + " itself"
@@ -648,6 +668,19 @@ func (v *view) library(i catalog.Instrumentation) (library, reason, near string)
 		near = fmt.Sprintf("%s %s is installed, this release instruments %s", d.Name, d.Version, row)
 	}
 	return "", "", near
+}
+
+// seen says whether the image has a distribution that the instrumentation's own
+// check asks for, in whatever version.
+func (v *view) seen(i catalog.Instrumentation) bool {
+	return slices.ContainsFunc(slices.Concat(i.Instruments, i.InstrumentsAny), func(row string) bool {
+		req, err := pep508.Parse(row)
+		if err != nil {
+			return false
+		}
+		_, ok := v.image[pep508.Normalize(req.Name)]
+		return ok
+	})
 }
 
 // unmet applies the check that upstream makes when the instrumentation loads

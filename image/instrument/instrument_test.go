@@ -211,10 +211,6 @@ func TestChoose(t *testing.T) {
 			release: "1.45.1", leftOut: "flask: not wanted",
 		},
 		{
-			name: "wanted without its library", env: environment("3.11"), opts: Options{Instrument: []string{"flask"}},
-			release: "1.45.1", selected: "wsgi", leftOut: "flask: its own check at start asks for flask >= 1.0",
-		},
-		{
 			name: "excluded by a fact", env: func() Environment {
 				e := environment("3.11", "Django 5.0")
 				e.Excluded = map[string]string{"django": "no settings"}
@@ -322,6 +318,60 @@ func TestUnknownNames(t *testing.T) {
 	var unknown *UnknownInstrumentationError
 	if _, err := Choose(testCatalog(), environment("3.11"), Options{Without: []string{"flsk"}}); !errors.As(err, &unknown) || unknown.Name != "flsk" {
 		t.Errorf("unknown instrumentation: %v", err)
+	}
+}
+
+func TestChosenByHand(t *testing.T) {
+	c := catalog.New(release("1.45.1", "0.66b1", "3.10", []string{
+		"opentelemetry-distro 0.66b1:", "opentelemetry-exporter-otlp-proto-http 1.45.1:",
+		"opentelemetry-instrumentation-flask 0.66b1:", "opentelemetry-instrumentation-grpc 0.66b1:", "opentelemetry-instrumentation-kafka-python 0.66b1:",
+	}, newFlask,
+		catalog.Instrumentation{Name: "grpc_client", Distribution: "opentelemetry-instrumentation-grpc", Libraries: []string{"grpcio >= 1.42"}},
+		catalog.Instrumentation{Name: "grpc_server", Distribution: "opentelemetry-instrumentation-grpc", Libraries: []string{"grpcio >= 1.42"}},
+		kafka))
+	for _, tt := range []struct {
+		name    string
+		env     Environment
+		opts    Options
+		want    string // selected, unchecked ones with a "!"
+		without string
+	}{
+		{name: "nothing", env: environment("3.11")},
+		{name: "a library without metadata", env: environment("3.11"), opts: Options{Instrument: []string{"flask", "kafka"}}, want: "flask! kafka!"},
+		{name: "a library with metadata", env: environment("3.11", "flask 2.2.5"), opts: Options{Instrument: []string{"flask"}}, want: "flask"},
+		{name: "a library in another version", env: environment("3.11", "flask 0.12"), opts: Options{Instrument: []string{"flask"}}},
+		{name: "one of two", env: environment("3.11", "kafka-python-ng 2.2"), opts: Options{Instrument: []string{"kafka"}}, want: "kafka"},
+		{name: "one of a distribution", env: environment("3.11"), opts: Options{Instrument: []string{"grpc_client"}}, want: "grpc_client", without: "grpc_server"},
+		{name: "all but one of it", env: environment("3.11", "grpcio 1.60"), opts: Options{Without: []string{"grpc_server"}}, want: "grpc_client", without: "grpc_server"},
+		{name: "none of it", env: environment("3.11", "grpcio 1.60"), opts: Options{Without: []string{"grpc_server", "grpc_client"}}},
+		{
+			name: "the app's own, unwanted", env: environment("3.11", "flask 2.2.5", "opentelemetry-instrumentation-flask 0.66b1"),
+			opts: Options{Without: []string{"flask"}}, without: "flask",
+		},
+		{name: "the app's own, without a library", env: environment("3.11", "opentelemetry-instrumentation-flask 0.66b1")},
+	} {
+		choice, err := Choose(c, tt.env, tt.opts)
+		if err != nil {
+			t.Errorf("%s: %v", tt.name, err)
+			continue
+		}
+		var selected []string
+		for _, s := range choice.Selected {
+			name := s.Name
+			if s.Unchecked {
+				name += "!"
+				if !strings.Contains(s.Reason, "which is left out") {
+					t.Errorf("%s: %s is selected because %s", tt.name, s.Name, s.Reason)
+				}
+			}
+			selected = append(selected, name)
+		}
+		if got := strings.Join(selected, " "); got != tt.want {
+			t.Errorf("%s: selected %q, want %q", tt.name, got, tt.want)
+		}
+		if got := strings.Join(choice.Without, " "); got != tt.without {
+			t.Errorf("%s: without %q, want %q", tt.name, got, tt.without)
+		}
 	}
 }
 

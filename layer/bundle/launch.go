@@ -75,6 +75,12 @@ type Wrap struct {
 	// Modules are, by instrumentation, those whose import the loader waits for
 	// with it. One that isn't here is loaded at start.
 	Modules map[string][]string `json:"modules,omitempty"`
+	// Without are instrumentations that do not load although the image has their
+	// distributions.
+	Without []string `json:"without,omitempty"`
+	// Unchecked are planned instrumentations whose library has no metadata in the
+	// image: upstream's check, which looks for it, is left out.
+	Unchecked []string `json:"unchecked,omitempty"`
 	// Everywhere tells that every Python process of a container has the loader,
 	// not only those below the launcher. It leaves alone what runs code of the
 	// command line, an interactive interpreter and tools of the standard library

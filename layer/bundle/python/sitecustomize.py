@@ -28,6 +28,9 @@ request handler is about to load its middleware: its settings are known then,
 while upstream's launcher reads them first, and where DJANGO_SETTINGS_MODULE is
 not set configures empty ones, with which the application cannot answer.
 
+Those that wrap.json lists as "without" do not load, and those listed as
+"unchecked" do even if metadata does not tell that their library is there.
+
 One instrumentation that fails is logged as OpenTelemetry logs it and the others
 load, under every release; up to 0.48b0 upstream gives up all of them.
 
@@ -416,8 +419,12 @@ def initialize(wrap, bundle, touched, watch):
     find_conflicts = getattr(dependencies, "get_dist_dependency_conflicts", None)
     configure = distro.BaseDistro.configure
 
+    unchecked = frozenset(wrap.get("unchecked") or ())
+
     def tolerant_find_conflicts(dist):
         try:
+            if unchecked and not unchecked.isdisjoint(instrumentations_of(dist)):
+                return None
             return find_conflicts(dist)
         except Exception:  # unreadable metadata: loading will tell
             return None
@@ -465,6 +472,14 @@ def initialize(wrap, bundle, touched, watch):
         raise failures.error
 
 
+def instrumentations_of(dist):
+    """The names of a distribution's instrumentations."""
+    group = "opentelemetry_instrumentor"
+    if hasattr(dist, "get_entry_map"):  # one of pkg_resources
+        return list(dist.get_entry_map(group))
+    return [entry.name for entry in dist.entry_points if entry.group == group]
+
+
 class Patched(object):
     """Attributes replaced for a while."""
 
@@ -508,6 +523,8 @@ class Instrumentations(object):
     def __init__(self, load_instrumentor, wrap, bundle, touched, watch, logger, conflict):
         self.load_instrumentor = load_instrumentor
         self.modules = wrap.get("modules") or {}
+        self.without = wrap.get("without") or ()
+        self.unchecked = wrap.get("unchecked") or ()
         self.bundle = bundle
         self.touched = touched
         self.watch = watch
@@ -516,6 +533,10 @@ class Instrumentations(object):
 
     def __call__(self, entry_point, **kwargs):
         name = entry_point.name
+        if name in self.without:
+            return
+        if name in self.unchecked:
+            kwargs = {"skip_dep_check": True}
         if hasattr(entry_point, "require"):
             # One of pkg_resources: see initialize.
             entry_point.require = lambda *_, **__: None

@@ -107,9 +107,13 @@ OLD = {
         import warnings
         warnings.warn("pkg_resources is deprecated as an API", UserWarning, 2)
 
+        class Distribution(str):
+            def get_entry_map(self, group):
+                return {str(self): None} if group == "opentelemetry_instrumentor" else {}
+
         class EntryPoint:
             def __init__(self, name, value):
-                self.name, self.value, self.dist = name, value, name
+                self.name, self.value, self.dist = name, value, Distribution(name)
 
             def require(self):
                 raise RuntimeError("ContextualVersionConflict")
@@ -169,9 +173,14 @@ NEW = {
     "opentelemetry/util/entry_points.py": """
         import sys
 
+        class Distribution(str):
+            group = "opentelemetry_instrumentor"
+            name = property(str)
+            entry_points = property(lambda self: [self])
+
         class EntryPoint:
             def __init__(self, name, value):
-                self.name, self.value, self.dist = name, value, name
+                self.name, self.value, self.dist = name, value, Distribution(name)
 
             def load(self):
                 module, _, attribute = self.value.partition(":")
@@ -540,6 +549,28 @@ class LoadTest(LoaderTest):
             report, err = self.report()
             self.assertEqual(err, "")
             self.assertEqual(report["loaded"], ["first", "odd", "last"])
+
+    @each_release
+    def test_chosen_by_hand(self, release):
+        self.write_wrap(unchecked=["conflicting"], without=["first", "unwanted"])
+        self.write_bundle(
+            release,
+            [
+                (
+                    "conflicting",
+                    """
+import sys
+class Instrumentor:
+    def instrument(self, skip_dep_check=False):
+        sys.loaded = ["conflicting", skip_dep_check]
+""",
+                ),
+                ("unwanted", "raise ValueError"),
+            ],
+        )
+        report, err = self.report()
+        self.assertEqual(err, "")
+        self.assertEqual(report["loaded"], ["conflicting", True, "last"])
 
     @each_release
     def test_initialization_fails(self, release):
