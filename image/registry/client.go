@@ -34,7 +34,10 @@ type Options struct {
 	// UserAgent is the product that requests name: "imgwrap/1.2.3".
 	UserAgent string
 	// Keychain has the credentials: by default those of the docker or podman
-	// configuration and its credential helpers.
+	// configuration and its credential helpers, and those that the environment has
+	// for the registries of Google (application default credentials, gcloud), GitHub
+	// (GITHUB_TOKEN), Amazon and Microsoft (docker-credential-ecr-login,
+	// docker-credential-acr-env).
 	Keychain authn.Keychain
 	// Waiting, if set, is told in one line what went wrong, with which image or
 	// layer, and is to be tried again after the duration. It is told once of what
@@ -85,8 +88,7 @@ func New(o Options) *Client {
 		c.jobs = 4
 	}
 	if c.keychain == nil {
-		// Tokens of cloud registries' helpers live for an hour or more.
-		c.keychain = authn.RefreshingKeychain(authn.DefaultKeychain, 30*time.Minute)
+		c.keychain = defaultKeychain()
 	}
 	c.transport = transport.NewUserAgent(&retrier{
 		inner: base,
