@@ -1,7 +1,7 @@
 GO ?= go
 GOLANGCI_LINT = github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.5.0
 
-.PHONY: build test demo tools check lint
+.PHONY: build test demo bench-runtime tools check lint
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -o imgwrap ./cmd/imgwrap
@@ -20,6 +20,11 @@ check:
 # Wraps a real image, runs it and shows the trace that arrives.
 demo: tools
 	$(GO) run ./cmd/demo
+
+# What telemetry costs an application: start, export, load, memory. Takes half
+# an hour, and an otherwise idle machine; see docs/performance.md.
+bench-runtime: tools
+	$(GO) run ./cmd/bench runtime
 
 tools:
 	@sh testdata/images/tools.sh
