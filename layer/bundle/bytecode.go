@@ -191,22 +191,32 @@ func compile(ctx context.Context, r *catalog.Release, interpreter string, module
 		return "", nil, cmp.Or(ctx.Err(), error(&InterpreterError{interpreter, reason(err)}))
 	}
 	minor, compiled, err = receive(r, interpreter, modules, bufio.NewReader(stdout))
-	if err != nil {
+	var broken answerError
+	switch {
+	case errors.As(err, &broken):
+		// It may be about to say why.
+		stdout.Close()
+		time.AfterFunc(time.Second, stop)
+	case err != nil:
 		stop()
 	}
 	exit := cmd.Wait()
-	if ctx.Err() != nil {
+	switch {
+	case ctx.Err() != nil:
 		return "", nil, ctx.Err()
-	}
-	if err == nil && exit != nil {
-		err = &InterpreterError{interpreter, exit.Error()}
-	}
-	var problem *InterpreterError
-	if errors.As(err, &problem) && stderr.text != "" {
-		problem.Problem += ": " + stderr.text
+	case errors.As(err, &broken):
+		return "", nil, &InterpreterError{interpreter, strings.TrimSuffix(err.Error()+": "+stderr.text, ": ")}
+	case err == nil && exit != nil:
+		return "", nil, &InterpreterError{interpreter, strings.TrimSuffix(exit.Error()+": "+stderr.text, ": ")}
 	}
 	return minor, compiled, err
 }
+
+// answerError says that what runs as the interpreter does not do what compile.py
+// says.
+type answerError string
+
+func (e answerError) Error() string { return string(e) }
 
 // receive reads what compile.py writes.
 func receive(r *catalog.Release, interpreter string, modules []source, answer *bufio.Reader) (minor string, compiled []layer.Entry, err error) {
@@ -214,7 +224,7 @@ func receive(r *catalog.Release, interpreter string, modules []source, answer *b
 	text, ok := bytes.CutPrefix(line, []byte("imgwrap "))
 	var p identity
 	if err != nil || !ok || json.Unmarshal(text, &p) != nil {
-		return "", nil, &InterpreterError{interpreter, "it doesn't run Python"}
+		return "", nil, answerError("it doesn't run Python")
 	}
 	switch {
 	case p.Level != "final":
@@ -228,7 +238,7 @@ func receive(r *catalog.Release, interpreter string, modules []source, answer *b
 	for _, m := range modules {
 		code, err := receiveOne(answer)
 		if err != nil {
-			return "", nil, &InterpreterError{interpreter, fmt.Sprintf("compiling %s: %v", m.path, err)}
+			return "", nil, fmt.Errorf("compiling %s: %w", m.path, err)
 		}
 		if code == nil {
 			continue
@@ -261,19 +271,19 @@ const hashSize = 8
 func receiveOne(answer *bufio.Reader) ([]byte, error) {
 	line, err := answer.ReadSlice('\n')
 	if err != nil {
-		return nil, errors.New("it ended early")
+		return nil, answerError("it ended early")
 	}
 	size, err := strconv.Atoi(strings.TrimSpace(string(line)))
 	const largest = 64 << 20
 	if err != nil || size < 0 || size > largest || size > 0 && size < hashSize {
-		return nil, errors.New("unexpected answer")
+		return nil, answerError("unexpected answer")
 	}
 	if size == 0 {
 		return nil, nil
 	}
 	code := make([]byte, size)
 	if _, err := io.ReadFull(answer, code); err != nil {
-		return nil, errors.New("it ended early")
+		return nil, answerError("it ended early")
 	}
 	return code, nil
 }
