@@ -60,6 +60,7 @@ type Client struct {
 	auths    cache[authn.Authenticator]
 	sessions cache[*http.Client]
 	locks    cache[*sync.Mutex] // by the path of what is written
+	mirrors  func() ([]mirrored, error)
 }
 
 // New returns a client.
@@ -77,6 +78,7 @@ func New(o Options) *Client {
 		insecure: o.Insecure,
 		jobs:     o.Jobs,
 		keychain: o.Keychain,
+		mirrors:  sync.OnceValues(readMirrors),
 	}
 	c.wait = func(ctx context.Context, d time.Duration, cause error) error {
 		if text, first := news(ctx, cause); first && o.Waiting != nil {

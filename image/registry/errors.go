@@ -101,9 +101,10 @@ func (e *Error) Hint() string { return e.hint }
 // Unwrap returns the cause. Its text may hold secrets.
 func (e *Error) Unwrap() error { return e.err }
 
-// explain makes an error of what went wrong with reading or writing an image
-// where it is kept, unless it is one.
-func explain(doing, image string, at Reference, write bool, err error) *Error {
+// explain makes an error of what went wrong with reading or writing an image in a
+// repository, or if that is the zero value where else it is kept, unless it is
+// one.
+func explain(doing, image string, repo name.Repository, write bool, err error) *Error {
 	if e, ok := errors.AsType[*Error](err); ok {
 		return e
 	}
@@ -120,10 +121,10 @@ func explain(doing, image string, at Reference, write bool, err error) *Error {
 		}
 		return e
 	}
-	if at.Transport == InRegistry {
-		e.reason, e.hint = diagnose(at.named.Context(), write, err)
-	} else {
+	if repo == (name.Repository{}) {
 		e.reason, e.hint = diagnoseLocal(err)
+	} else {
+		e.reason, e.hint = diagnose(repo, write, err)
 	}
 	return e
 }

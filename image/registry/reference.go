@@ -214,6 +214,14 @@ func (r Reference) Application() string {
 // OCI layouts, and in Docker's without a name.
 func (r Reference) Named() name.Reference { return r.named }
 
+// inRegistry is the repository in a registry, the zero value if it is none.
+func (r Reference) inRegistry() name.Repository {
+	if r.Transport != InRegistry {
+		return name.Repository{}
+	}
+	return r.named.Context()
+}
+
 // WithTag is the reference with another tag, in place of its tag or digest. The
 // error is a *UsageError.
 func (c *Client) WithTag(r Reference, tag string) (Reference, error) {

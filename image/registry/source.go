@@ -73,7 +73,7 @@ func (c *Client) Find(ctx context.Context, ref string) (*Source, error) {
 	}
 	s, err := c.find(about(ctx, "opening "+ref), r)
 	if err != nil {
-		return nil, explain("opening", ref, r, false, err)
+		return nil, explain("opening", ref, r.inRegistry(), false, err)
 	}
 	return s, nil
 }
@@ -82,7 +82,7 @@ func (c *Client) find(ctx context.Context, r Reference) (*Source, error) {
 	s := &Source{Reference: r, named: make(map[v1.Hash]bool)}
 	var err error
 	if r.Transport == InRegistry {
-		s.store, s.Root, err = c.findInRegistry(ctx, r.named)
+		s.store, s.Root, err = c.findInRegistries(ctx, r)
 	} else {
 		s.store, s.Root, err = c.findLocally(ctx, r)
 	}
@@ -221,7 +221,11 @@ func (r *sourceReader) Read(p []byte) (int, error) {
 }
 
 func (s *Source) explain(doing string, err error) error {
-	return explain(doing, s.Reference.String(), s.Reference, false, err)
+	var repo name.Repository
+	if r, ok := s.store.(*repository); ok {
+		repo = r.name // perhaps that of a mirror
+	}
+	return explain(doing, s.Reference.String(), repo, false, err)
 }
 
 // contents is what a document of any kind names.
@@ -290,6 +294,25 @@ type repository struct {
 	client *Client
 	name   name.Repository
 	http   *http.Client
+}
+
+// findInRegistries opens an image in the first of its places that has it.
+func (c *Client) findInRegistries(ctx context.Context, r Reference) (store, Document, error) {
+	places, err := c.places(r.named)
+	if err != nil {
+		return nil, Document{}, err
+	}
+	last := len(places) - 1
+	for _, mirror := range places[:last] {
+		if found, doc, err := c.findInRegistry(once(ctx), mirror); err == nil {
+			return found, doc, nil
+		}
+	}
+	found, doc, err := c.findInRegistry(ctx, places[last])
+	if err != nil {
+		return nil, Document{}, explain("opening", r.String(), places[last].Context(), false, err)
+	}
+	return found, doc, nil
 }
 
 func (c *Client) findInRegistry(ctx context.Context, ref name.Reference) (*repository, Document, error) {

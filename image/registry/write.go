@@ -89,7 +89,7 @@ func (c *Client) Write(ctx context.Context, dst Reference, src *Source, t Tree) 
 		written = &outcomeError{ctx.Err(), noTag}
 		err = written
 	}
-	e := explain(doing, dst.String(), dst, true, err)
+	e := explain(doing, dst.String(), dst.inRegistry(), true, err)
 	if written != nil {
 		e.reason += "; " + written.outcome
 	}
