@@ -96,7 +96,7 @@ func (im image) declaredSettings(d *Django, c Command, dirs []string) {
 			}
 		}
 	}
-	if start := im.startFile(c, dirs); named[start] != "" {
+	if start := im.startFile(c, dirs, named); start != "" {
 		d.Settings, d.Source = named[start], start
 	}
 	for _, f := range files {
@@ -116,23 +116,22 @@ func (im image) declaredSettings(d *Django, c Command, dirs []string) {
 	}
 }
 
-// startFile returns the file that a command imports or runs first, if it can
-// be told: manage.py, or the module that a server is given.
-func (im image) startFile(c Command, dirs []string) string {
+// startFile returns the first file that a command imports or runs and that
+// names settings, if it can be told: manage.py, or one of the module that a
+// server or Celery is given.
+func (im image) startFile(c Command, dirs []string, named map[string]string) string {
+	var files []string
 	if c.Program == "manage.py" && !c.Module {
-		if p, err := im.Resolve(c.Script); err == nil {
-			return p
-		}
+		files = append(files, c.Script)
 	}
 	for _, a := range c.Args {
-		module, _, ok := strings.Cut(a, ":")
-		if !ok || strings.ContainsAny(module, "/-= ") {
-			continue
+		if module, _, _ := strings.Cut(a, ":"); !strings.ContainsAny(module, "/-= ") {
+			files = slices.Concat(files, im.modules(module, dirs), im.modules(module+".celery", dirs))
 		}
-		if files := im.modules(module, dirs); len(files) > 0 {
-			if p, err := im.Resolve(files[0]); err == nil {
-				return p
-			}
+	}
+	for _, f := range files {
+		if p, err := im.Resolve(f); err == nil && named[p] != "" {
+			return p
 		}
 	}
 	return ""

@@ -386,6 +386,8 @@ func TestDjango(t *testing.T) {
 		{"not importable", []string{"app/src/mysite/wsgi.py: " + manage, "app/src/mysite/settings.py"}, nil, "gunicorn src.mysite.wsgi", Django{Settings: "mysite.settings", Source: "/app/src/mysite/wsgi.py"}},
 		{"several", append(slices.Clone(project), `app/other/asgi.py: os.environ['DJANGO_SETTINGS_MODULE'] = 'other.settings'\n`), nil, "gunicorn -c conf.py", Django{Others: []string{"mysite.settings", "other.settings"}}},
 		{"several, one started", append(slices.Clone(project), `app/other/asgi.py: os.environ['DJANGO_SETTINGS_MODULE'] = 'other.settings'\n`), nil, "uvicorn other.asgi:app", Django{Settings: "other.settings", Source: "/app/other/asgi.py", Others: []string{"mysite.settings"}}},
+		{"several, a module", append(slices.Clone(project), `app/other/asgi.py: os.environ['DJANGO_SETTINGS_MODULE'] = 'other.settings'\n`), nil, "gunicorn -w 2 other.asgi", Django{Settings: "other.settings", Source: "/app/other/asgi.py", Others: []string{"mysite.settings"}}},
+		{"several, Celery", append(slices.Clone(project), `app/other/celery.py: os.environ['DJANGO_SETTINGS_MODULE'] = 'other.settings'\n`), nil, "celery -A other worker", Django{Settings: "other.settings", Source: "/app/other/celery.py", Others: []string{"mysite.settings"}}},
 	} {
 		e, err := Inspect(Config{Cmd: strings.Fields(tt.cmd), Env: tt.env, WorkingDir: "/app"}, files(t, slices.Concat(dockerPython, servers, tt.files)...), Options{})
 		if err != nil {
