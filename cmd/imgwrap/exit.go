@@ -13,6 +13,7 @@ import (
 	"github.com/imgwrap/imgwrap/image/python"
 	"github.com/imgwrap/imgwrap/image/registry"
 	"github.com/imgwrap/imgwrap/image/rewrite"
+	"github.com/imgwrap/imgwrap/layer/bundle"
 	"github.com/imgwrap/imgwrap/layer/catalog"
 )
 
@@ -39,6 +40,8 @@ func exitCode(err error) int {
 		release         *catalog.UnknownReleaseError
 		instrumentation *instrument.UnknownInstrumentationError
 		setting         *image.SettingError
+		interpreter     *bundle.InterpreterError
+		notServed       *bundle.NotServedError
 
 		noRelease   *instrument.NoReleaseError
 		noPython    *python.NoPythonError
@@ -51,7 +54,8 @@ func exitCode(err error) int {
 	case errors.As(err, &setting) && setting.Origin == image.OriginImage:
 		return exitRefused
 	case errors.As(err, &usage), errors.As(err, &imageUsage), errors.As(err, &reference),
-		errors.As(err, &release), errors.As(err, &instrumentation), errors.As(err, &setting):
+		errors.As(err, &release), errors.As(err, &instrumentation), errors.As(err, &setting),
+		errors.As(err, &interpreter), errors.As(err, &notServed):
 		return exitUsage
 	case errors.As(err, &noRelease), errors.As(err, &noPython), errors.As(err, &ambiguous),
 		errors.As(err, &unsupported), errors.As(err, &refused), errors.As(err, &layers):

@@ -1,9 +1,16 @@
 package main
 
 import (
+	"cmp"
+	"context"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"maps"
 	"path/filepath"
+	"slices"
+	"strings"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
@@ -17,23 +24,36 @@ import (
 func (a *app) layerCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "layer",
-		Short: "Show and build the OpenTelemetry bundle layers",
+		Short: "Show and build the layers with OpenTelemetry",
 		Args:  noArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	var out output
 	list := &cobra.Command{
 		Use:   "list",
-		Short: "List the releases of the catalog and which bundles are in the cache",
+		Short: "List the releases of the catalog and which of their layers are in the cache",
 		Args:  noArgs,
 		RunE:  func(*cobra.Command, []string) error { return a.listLayers(out) },
 	}
 	out.register(list.Flags())
+	var interpreters []string
 	build := &cobra.Command{
 		Use:   "build [RELEASE...]",
-		Short: "Build the bundles of these releases (default: all) into the cache",
-		RunE:  a.buildLayers,
+		Short: "Build the layers of these releases (default: all) into the cache",
+		Long: `Build the layers of these releases (default: all) into the cache: the bundle, and
+protobuf's native code for each architecture.
+
+With --bytecode, also the bytecode that a Python compiles the bundle to. It fits
+every image with Python of that minor, 3.11 for instance. PYTHON is a program's
+name or path; a script that runs Python in a container, with its arguments,
+input and output, does as well.`,
+		Example: `  imgwrap layer build 1.45.1
+  imgwrap layer build --bytecode python3.11 --bytecode python3.13 1.45.1`,
+		RunE: func(cmd *cobra.Command, names []string) error {
+			return a.buildLayers(cmd.Context(), names, interpreters)
+		},
 	}
+	build.Flags().StringArrayVar(&interpreters, "bytecode", nil, "build bytecode with this `PYTHON` too; repeatable")
 	cmd.AddCommand(list, build)
 	return cmd
 }
@@ -55,14 +75,32 @@ func (a *app) builder() (*bundle.Builder, error) {
 	}, nil
 }
 
-// listedLayer is a line of imgwrap layer list.
-type listedLayer struct {
-	Release          string `json:"release"`
-	Python           string `json:"python"`
-	Instrumentations int    `json:"instrumentations"`
-	Digest           string `json:"digest"`
-	Size             int64  `json:"size"`
-	Cached           bool   `json:"cached"`
+// listedRelease is a line of imgwrap layer list.
+type listedRelease struct {
+	Release          string           `json:"release"`
+	Python           string           `json:"python"`
+	Instrumentations int              `json:"instrumentations"`
+	Digest           string           `json:"digest"`
+	Size             int64            `json:"size"`
+	Cached           bool             `json:"cached"`
+	Native           []listedNative   `json:"native"`
+	Bytecode         []listedBytecode `json:"bytecode"`
+}
+
+// listedNative is a native layer that there is, in the cache or not.
+type listedNative struct {
+	Architecture string `json:"architecture"`
+	Libc         string `json:"libc"`
+	Python       string `json:"python"`
+	Digest       string `json:"digest"`
+	Size         int64  `json:"size"`
+}
+
+// listedBytecode is a bytecode layer in the cache.
+type listedBytecode struct {
+	Python string `json:"python"`
+	Digest string `json:"digest"`
+	Size   int64  `json:"size"`
 }
 
 func (a *app) listLayers(out output) error {
@@ -78,37 +116,68 @@ func (a *app) listLayers(out output) error {
 	if err != nil {
 		return err
 	}
-	lines := []listedLayer{}
+	lines := []listedRelease{}
 	for r, err := range c.Releases() {
 		if err != nil {
 			return err
 		}
-		lines = append(lines, listedLayer{
+		line := listedRelease{
 			Release:          r.String(),
-			Python:           r.Python.Min + " to " + r.Python.Max,
+			Python:           r.Python.String(),
 			Instrumentations: len(r.Instrumentations),
 			Digest:           r.Layer.Digest,
 			Size:             r.Layer.Size,
 			Cached:           builder.Cached(r),
-		})
+			Native:           []listedNative{},
+			Bytecode:         []listedBytecode{},
+		}
+		for _, arch := range slices.Sorted(maps.Keys(r.Natives)) {
+			if n, ok := r.Native(arch); ok {
+				line.Native = append(line.Native, listedNative{arch, n.Libc, n.Python.String(), n.Layer.Digest, n.Layer.Size})
+			}
+		}
+		for _, minor := range r.Python.Minors() {
+			l, err := builder.Bytecode(r, minor)
+			if errors.Is(err, fs.ErrNotExist) {
+				continue
+			}
+			if err != nil {
+				return err
+			}
+			info := l.Info()
+			line.Bytecode = append(line.Bytecode, listedBytecode{minor, info.Digest.String(), info.Size})
+		}
+		lines = append(lines, line)
 	}
 	return out.print(a.out, lines, func(w io.Writer) error { return writeLayers(w, lines) })
 }
 
-func writeLayers(w io.Writer, lines []listedLayer) error {
+func writeLayers(w io.Writer, lines []listedRelease) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "RELEASE\tPYTHON\tINSTRUMENTATIONS\tSIZE\tCACHED\tDIGEST")
+	fmt.Fprintln(t, "RELEASE\tPYTHON\tINSTRUMENTATIONS\tSIZE\tCACHED\tNATIVE\tBYTECODE\tDIGEST")
 	for _, l := range lines {
 		cached := "no"
 		if l.Cached {
 			cached = "yes"
 		}
-		fmt.Fprintf(t, "%s\t%s\t%d\t%s\t%s\t%s\n", l.Release, l.Python, l.Instrumentations, size(l.Size), cached, l.Digest)
+		var native, bytecode []string
+		for _, n := range l.Native {
+			native = append(native, n.Architecture)
+		}
+		for _, b := range l.Bytecode {
+			bytecode = append(bytecode, b.Python)
+		}
+		fmt.Fprintf(t, "%s\t%s\t%d\t%s\t%s\t%s\t%s\t%s\n", l.Release, l.Python, l.Instrumentations, size(l.Size), cached, words(native), words(bytecode), l.Digest)
 	}
 	return t.Flush()
 }
 
-func (a *app) buildLayers(cmd *cobra.Command, names []string) error {
+// words is a cell of a table with any number of words.
+func words(list []string) string {
+	return cmp.Or(strings.Join(list, ","), "-")
+}
+
+func (a *app) buildLayers(ctx context.Context, names, interpreters []string) error {
 	c, err := a.catalog()
 	if err != nil {
 		return err
@@ -129,23 +198,68 @@ func (a *app) buildLayers(cmd *cobra.Command, names []string) error {
 		}
 		releases = catalog.New(named...).Releases()
 	}
+	unused := make(map[string]error) // by interpreter, which no release has served yet
 	for r, err := range releases {
 		if err != nil {
 			return err
 		}
-		l, err := builder.Bundle(cmd.Context(), r)
-		if err != nil {
+		if err := a.buildRelease(ctx, builder, r); err != nil {
 			return err
 		}
-		if err := printLayer(a, r, l); err != nil {
+		for _, interpreter := range interpreters {
+			python, l, err := builder.BuildBytecode(ctx, r, interpreter)
+			var notServed *bundle.NotServedError
+			if errors.As(err, &notServed) {
+				if _, used := unused[interpreter]; !used {
+					unused[interpreter] = err
+				}
+				continue
+			}
+			if err != nil {
+				return err
+			}
+			unused[interpreter] = nil
+			if err := a.printLayer(r, l, "bytecode for Python "+python); err != nil {
+				return err
+			}
+		}
+	}
+	for _, interpreter := range interpreters {
+		if err := unused[interpreter]; err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func printLayer(a *app, r *catalog.Release, l *layer.Layer) error {
+// buildRelease builds the layers of a release that need nothing but its wheels.
+func (a *app) buildRelease(ctx context.Context, builder *bundle.Builder, r *catalog.Release) error {
+	l, err := builder.Bundle(ctx, r)
+	if err != nil {
+		return err
+	}
+	if err := a.printLayer(r, l, "bundle"); err != nil {
+		return err
+	}
+	for _, arch := range slices.Sorted(maps.Keys(r.Natives)) {
+		l, err := builder.Native(ctx, r, arch)
+		if err != nil {
+			return err
+		}
+		blob, err := l.Compressed() // is when it is built
+		if err != nil {
+			return err
+		}
+		blob.Close()
+		if err := a.printLayer(r, l, "native code for "+arch); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (a *app) printLayer(r *catalog.Release, l *layer.Layer, what string) error {
 	info := l.Info()
-	_, err := fmt.Fprintf(a.out, "%s %s %s\n", r, info.Digest, size(info.Size))
+	_, err := fmt.Fprintf(a.out, "%s %s %s %s\n", r, info.Digest, size(info.Size), what)
 	return err
 }

@@ -32,6 +32,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/validate"
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/imgwrap/imgwrap/layer"
 	"github.com/imgwrap/imgwrap/layer/catalog"
 	"github.com/imgwrap/imgwrap/layer/wheel/wheeltest"
 )
@@ -117,7 +118,8 @@ func TestScripts(t *testing.T) {
 }
 
 // testReleases are three releases, the newest first, with upstream's names and
-// a few of its requirements, and the index that has their wheels.
+// a few of its requirements, and the index that has their wheels. 1.27.0 alone
+// has native code, for amd64.
 func testReleases(t *testing.T) ([]*catalog.Release, http.Handler) {
 	var releases []*catalog.Release
 	index := &wheeltest.Index{Wheels: map[string][]byte{}}
@@ -166,6 +168,15 @@ func testReleases(t *testing.T) ([]*catalog.Release, http.Handler) {
 			index.Wheels[entry.Wheel] = content
 			release.Distributions = append(release.Distributions, entry)
 		}
+		if r.version == "1.27.0" {
+			const file = "protobuf-3.19-cp37-abi3-manylinux2014_x86_64.whl"
+			content := wheeltest.Make("protobuf", "3.19", wheeltest.Entry{Name: "google/_upb/_message.abi3.so", Content: "\x7fELF"})
+			index.Wheels[file] = content
+			release.Natives = map[string]catalog.Native{"amd64": {
+				Wheel: file, SHA256: wheeltest.SHA256(content), Size: int64(len(content)),
+				Libc: "glibc", Python: catalog.Python{Min: "3.8", Max: "3.13"},
+			}}
+		}
 		releases = append(releases, release)
 	}
 	record(t, releases, index)
@@ -188,9 +199,20 @@ func record(t *testing.T, releases []*catalog.Release, index http.Handler) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		info := l.Info()
-		r.Layer = catalog.Layer{Digest: info.Digest.String(), DiffID: info.DiffID.String(), Size: info.Size, Unpacked: info.Unpacked, Files: info.Files}
+		r.Layer = recorded(l)
+		for arch, n := range r.Natives {
+			if l, err = builder.BuildNative(t.Context(), r, arch); err != nil {
+				t.Fatal(err)
+			}
+			n.Layer = recorded(l)
+			r.Natives[arch] = n
+		}
 	}
+}
+
+func recorded(l *layer.Layer) catalog.Layer {
+	info := l.Info()
+	return catalog.Layer{Digest: info.Digest.String(), DiffID: info.DiffID.String(), Size: info.Size, Unpacked: info.Unpacked, Files: info.Files}
 }
 
 func pull(ts *testscript.TestScript, ref string) v1.Image {

@@ -40,6 +40,11 @@ func (e *InterpreterError) Error() string {
 	return fmt.Sprintf("bytecode can't be made with %s: %s", e.Interpreter, e.Problem)
 }
 
+// Hint says what to give instead.
+func (e *InterpreterError) Hint() string {
+	return "give a CPython by name or path, such as python3.11, or a program that passes everything on to one"
+}
+
 // NotServedError says that a release is not for an interpreter's Python.
 type NotServedError struct {
 	Release     *catalog.Release
@@ -48,8 +53,7 @@ type NotServedError struct {
 }
 
 func (e *NotServedError) Error() string {
-	return fmt.Sprintf("%s serves Python %s to %s, and %s is Python %s",
-		e.Release, e.Release.Python.Min, e.Release.Python.Max, e.Interpreter, e.Python)
+	return fmt.Sprintf("%s serves Python %s, and %s is Python %s", e.Release, e.Release.Python, e.Interpreter, e.Python)
 }
 
 // Bytecode returns the layer with a release's bytecode for a Python minor, such
@@ -191,12 +195,11 @@ func compile(ctx context.Context, r *catalog.Release, interpreter string, module
 		return "", nil, cmp.Or(ctx.Err(), error(&InterpreterError{interpreter, reason(err)}))
 	}
 	minor, compiled, err = receive(r, interpreter, modules, bufio.NewReader(stdout))
+	stdout.Close() // lest it writes for ever
 	var broken answerError
 	switch {
 	case errors.As(err, &broken):
-		// It may be about to say why.
-		stdout.Close()
-		time.AfterFunc(time.Second, stop)
+		time.AfterFunc(time.Second, stop) // it may be about to say why
 	case err != nil:
 		stop()
 	}

@@ -287,6 +287,7 @@ func TestBytecodeRefuses(t *testing.T) {
 		"negative":         {answer(t, final, "echo -1"), "unexpected answer"},
 		"huge":             {answer(t, final, "echo 1000000000000"), "unexpected answer"},
 		"malformed code":   {answer(t, final, "printf '9\\n01234567x'"), "compiling /opt/imgwrap/otel-1.2.0/demo/__init__.py with "},
+		"never ends":       {answer(t, final, "exec yes 0"), "signal: broken pipe"},
 		"fails at the end": {answer(t, final, "printf '0\\n0\\n0\\n0\\n0\\n0\\n'; exit 3"), "exit status 3"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -22,6 +22,7 @@ import (
 	"iter"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 
@@ -108,18 +109,29 @@ type Python struct {
 	Max string `json:"max"` // e.g. "3.14": the newest one tried; upstream sets no bound
 }
 
+// String returns the range in words, "3.8 to 3.14".
+func (p Python) String() string { return p.Min + " to " + p.Max }
+
+// Minors lists the minors in the range, all of Python 3.
+func (p Python) Minors() []string {
+	lowest, err := strconv.Atoi(strings.TrimPrefix(p.Min, "3."))
+	if err != nil {
+		return nil
+	}
+	highest, err := strconv.Atoi(strings.TrimPrefix(p.Max, "3."))
+	if err != nil {
+		return nil
+	}
+	var minors []string
+	for minor := lowest; minor <= highest; minor++ {
+		minors = append(minors, "3."+strconv.Itoa(minor))
+	}
+	return minors
+}
+
 // Contains says whether a version, "3.11" or "3.11.2", is of a minor in the range.
 func (p Python) Contains(version string) bool {
-	lowest, err := pep440.Parse(p.Min)
-	if err != nil {
-		return false
-	}
-	minor, err := pep440.Parse(minorOf(version))
-	if err != nil {
-		return false
-	}
-	highest, err := pep440.Parse(p.Max)
-	return err == nil && lowest.Compare(minor) <= 0 && minor.Compare(highest) <= 0
+	return slices.Contains(p.Minors(), minorOf(version))
 }
 
 // Layer identifies a layer and says how large it is.

@@ -2,6 +2,7 @@ package catalog
 
 import (
 	"regexp"
+	"slices"
 	"testing"
 	"testing/fstest"
 )
@@ -97,7 +98,7 @@ func TestReadNatives(t *testing.T) {
 	}
 }
 
-func TestPythonContains(t *testing.T) {
+func TestPythonRange(t *testing.T) {
 	p := Python{"3.9", "3.13"}
 	for version, want := range map[string]bool{
 		"3.8": false, "3.8.20": false, "3.9": true, "3.9.0": true, "3.10.2": true, "3.13.9": true, "3.14": false,
@@ -107,7 +108,12 @@ func TestPythonContains(t *testing.T) {
 			t.Errorf("%q: %t", version, got)
 		}
 	}
-	if (Python{}).Contains("3.9") {
-		t.Error("a range that is not known contains 3.9")
+	if got := (Python{"3.9", "3.11"}).Minors(); !slices.Equal(got, []string{"3.9", "3.10", "3.11"}) {
+		t.Errorf("minors %q", got)
+	}
+	for _, p := range []Python{{}, {"3.9", ""}, {"2.7", "3.9"}} {
+		if got := p.Minors(); got != nil {
+			t.Errorf("%+v: minors %q", p, got)
+		}
 	}
 }
