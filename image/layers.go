@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"path"
 	"slices"
 
 	"github.com/imgwrap/imgwrap/image/instrument"
@@ -108,6 +109,8 @@ func nativeUnfit(src source, choice *instrument.Choice, architecture string) str
 			}
 		}
 		return "nothing needs protobuf"
+	case src.protobuf() != "":
+		return fmt.Sprintf("%s may be used instead of the bundle's protobuf", src.protobuf())
 	case !ok:
 		return fmt.Sprintf("there is none for %s with OpenTelemetry %s", architecture, r)
 	case i.Libc == "":
@@ -120,6 +123,18 @@ func nativeUnfit(src source, choice *instrument.Choice, architecture string) str
 		return fmt.Sprintf("protobuf %s is not proven with Python %s", version(choice.Added, "protobuf"), i.Minor())
 	case len(src.files.Find(libstdcxx)) == 0:
 		return "it needs libstdc++.so.6, which the image does not have"
+	}
+	return ""
+}
+
+// protobuf is a protobuf of the app's that has no metadata, "" if there is none.
+func (s *source) protobuf() string {
+	env := s.environment
+	for _, dir := range append([]string{env.Command.Dir, path.Dir(env.Command.Script)}, env.Sites...) {
+		protobuf := path.Join("/", dir, "google/protobuf")
+		if _, err := s.files.Stat(protobuf); err == nil {
+			return protobuf
+		}
 	}
 	return ""
 }

@@ -55,6 +55,13 @@ func TestPrebuiltLayers(t *testing.T) {
 			brief: "the app's own protobuf 4.25.5 is used",
 		},
 		{
+			name: "a protobuf without metadata", opts: Options{Native: true}, kinds: "bundle launch",
+			edit: func(s *source) {
+				s.files = appFiles(t, "usr/local/lib/python3.11/site-packages/google/protobuf/__init__.py", "usr/lib/libstdc++.so.6")
+			},
+			brief: "/usr/local/lib/python3.11/site-packages/google/protobuf may be used",
+		},
+		{
 			name: "no libstdc++", opts: Options{Native: true}, kinds: "bundle launch",
 			edit: func(s *source) { s.files = appFiles(t) }, brief: "libstdc++.so.6",
 		},
