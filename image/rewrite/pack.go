@@ -28,7 +28,8 @@ func Pack(documents ...[]byte) string {
 		b = binary.AppendUvarint(b, uint64(len(d)))
 		b = append(b, d...)
 	}
-	enc, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedBestCompression), zstd.WithEncoderConcurrency(1))
+	enc, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedBetterCompression),
+		zstd.WithEncoderConcurrency(1), zstd.WithLowerEncoderMem(true), zstd.WithWindowSize(1<<20)) // megabytes less than by default
 	if err != nil {
 		panic(err) // not reached: the options are valid
 	}
@@ -65,20 +66,8 @@ func Unpack(s string) ([][]byte, error) {
 		documents = append(documents, b[:size:size])
 		b = b[size:]
 	}
+	if len(documents) == 0 {
+		return nil, errors.New("it is empty")
+	}
 	return documents, nil
-}
-
-// Origin packs manifest and config of an image; see Pack.
-func Origin(manifest, config []byte) string { return Pack(manifest, config) }
-
-// FromOrigin unpacks a string made by Origin.
-func FromOrigin(s string) (manifest, config []byte, err error) {
-	documents, err := Unpack(s)
-	if err != nil {
-		return nil, nil, err
-	}
-	if len(documents) != 2 {
-		return nil, nil, fmt.Errorf("it holds %d documents instead of manifest and config", len(documents))
-	}
-	return documents[0], documents[1], nil
 }

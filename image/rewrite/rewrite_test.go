@@ -245,41 +245,41 @@ func TestApply(t *testing.T) {
 	}
 }
 
-func TestOrigin(t *testing.T) {
+func TestPack(t *testing.T) {
 	manifest := []byte(`{"schemaVersion":2, "layers":[` + strings.Repeat(`{"size":1},`, 100) + `{}]}`)
 	config := []byte("{\"bad\":\"\xff\"}\n")
-	s := Origin(manifest, config)
-	if s != Origin(manifest, config) {
+	s := Pack(manifest, config, nil)
+	if s != Pack(manifest, config, nil) {
 		t.Error("two calls differ")
 	}
 	if len(s) > 200 {
 		t.Errorf("%d bytes became %d", len(manifest)+len(config), len(s))
 	}
-	m, c, err := FromOrigin(s)
-	if err != nil || !bytes.Equal(m, manifest) || !bytes.Equal(c, config) {
-		t.Errorf("restored %q, %q, %v", m, c, err)
+	documents, err := Unpack(s)
+	if err != nil || len(documents) != 3 || !bytes.Equal(documents[0], manifest) || !bytes.Equal(documents[1], config) || len(documents[2]) != 0 {
+		t.Errorf("restored %q, %v", documents, err)
 	}
 	for _, bad := range []string{"", "1", "1:", "2:" + s[2:], s[:len(s)-8], s + "AAAA", s[:20] + "!" + s[21:], "1:" + "AAAA"} {
-		if m, c, err := FromOrigin(bad); err == nil {
-			t.Errorf("%q became %q, %q", bad, m, c)
+		if documents, err := Unpack(bad); err == nil {
+			t.Errorf("%q became %q", bad, documents)
 		}
 	}
-	if _, _, err := FromOrigin(Origin(make([]byte, 2*packLimit), nil)); err == nil {
+	if _, err := Unpack(Pack(make([]byte, 2*packLimit), nil)); err == nil {
 		t.Error("a bomb was unpacked")
 	}
 }
 
-func FuzzFromOrigin(f *testing.F) {
-	f.Add(Origin([]byte("{}"), []byte("[]")))
+func FuzzUnpack(f *testing.F) {
+	f.Add(Pack([]byte("{}"), []byte("[]")))
 	f.Add("1:KLUv/QAAAQAAAA")
 	f.Fuzz(func(t *testing.T, s string) {
-		manifest, config, err := FromOrigin(s)
+		documents, err := Unpack(s)
 		if err != nil {
 			return
 		}
-		m, c, err := FromOrigin(Origin(manifest, config))
-		if err != nil || !bytes.Equal(m, manifest) || !bytes.Equal(c, config) {
-			t.Errorf("%q, %q became %q, %q, %v", manifest, config, m, c, err)
+		again, err := Unpack(Pack(documents...))
+		if err != nil || !slices.EqualFunc(again, documents, bytes.Equal) {
+			t.Errorf("%q became %q, %v", documents, again, err)
 		}
 	})
 }
