@@ -6,6 +6,8 @@ import (
 	"text/template"
 
 	"github.com/google/go-containerregistry/pkg/name"
+
+	"github.com/imgwrap/imgwrap/image/registry"
 )
 
 // DefaultSuffix is what the wrapped image's tag has more than the source's.
@@ -33,40 +35,45 @@ func (e *UsageError) Error() string { return e.Problem }
 // Hint says how to ask instead.
 func (e *UsageError) Hint() string { return e.Remedy }
 
-// resolve returns the tag that will name the wrapped image. The source's own
-// tag is only ever returned if it was asked for with InPlace, or if rewrap
-// says that this tag holds a wrapped image already.
-func (d Destination) resolve(source name.Reference, digest string, rewrap bool) (name.Tag, error) {
-	repository := source.Context()
-	tag, tagged := source.(name.Tag)
+// resolve returns the reference that will name the wrapped image. The source's
+// own is only ever returned if it was asked for with InPlace, or if rewrap says
+// that it holds a wrapped image already.
+func (d Destination) resolve(c *registry.Client, source registry.Reference, digest string, rewrap bool) (registry.Reference, error) {
+	movable := source.Digest() == "" && (source.Tag() != "" || source.Path != "")
 	if d.InPlace || (rewrap && d.Tag == "") {
 		switch {
 		case d.Tag != "":
-			return name.Tag{}, &UsageError{"--tag and --in-place exclude each other", "leave one of them out"}
-		case !tagged:
-			return name.Tag{}, &UsageError{fmt.Sprintf("%s has no tag to move", source), "name the image by its tag, or give --tag"}
+			return registry.Reference{}, &UsageError{"--tag and --in-place exclude each other", "leave one of them out"}
+		case !movable:
+			return registry.Reference{}, &UsageError{fmt.Sprintf("%s has no tag to move", source), "name the image by its tag, or give --tag"}
 		}
-		return tag, nil
+		return source, nil
 	}
 	if d.Tag == "" {
-		if !tagged {
-			return name.Tag{}, &UsageError{fmt.Sprintf("%s is named by digest, the wrapped image needs a tag", source), "give one with --tag"}
+		if source.Tag() == "" {
+			return registry.Reference{}, &UsageError{fmt.Sprintf("%s has no tag, and the wrapped image needs one", source), "give one with --tag"}
 		}
-		d.Tag = tag.TagStr() + DefaultSuffix
+		d.Tag = source.Tag() + DefaultSuffix
 	}
-	to, err := expand(d.Tag, repository.Name(), tag.TagStr(), digest)
+	to, err := expand(d.Tag, source.Repository(), source.Tag(), digest)
 	if err != nil {
-		return name.Tag{}, err
+		return registry.Reference{}, err
 	}
-	if !strings.ContainsAny(to, ":/") {
-		to = repository.Name() + ":" + to
+	var dst registry.Reference
+	if strings.ContainsAny(to, ":/") {
+		dst, err = c.ParseReference(to)
+	} else {
+		dst, err = c.WithTag(source, to)
 	}
-	dst, err := name.NewTag(to, name.StrictValidation)
+	if err == nil && dst.Transport == registry.InRegistry {
+		// A registry's reference without a tag would be the tag latest.
+		_, err = name.NewTag(dst.String(), name.StrictValidation)
+	}
 	if err != nil {
-		return name.Tag{}, &UsageError{fmt.Sprintf("destination %q: %v", to, err), "give a tag, or a whole reference such as registry/app:tag"}
+		return registry.Reference{}, &UsageError{fmt.Sprintf("destination %q: %v", to, err), "give a tag, or a whole reference such as registry/app:tag"}
 	}
-	if tagged && dst.Name() == tag.Name() {
-		return name.Tag{}, &UsageError{fmt.Sprintf("%s would overwrite the source", dst), "give another --tag, or --in-place if that is what you want"}
+	if dst.Name() == source.Name() {
+		return registry.Reference{}, &UsageError{fmt.Sprintf("%s would overwrite the source", dst), "give another --tag, or --in-place if that is what you want"}
 	}
 	return dst, nil
 }

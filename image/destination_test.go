@@ -5,11 +5,12 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/imgwrap/imgwrap/image/registry"
 )
 
 func TestDestination(t *testing.T) {
 	const digest = "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+	c := registry.New(registry.Options{})
 	for _, tt := range []struct {
 		source string
 		to     Destination
@@ -26,7 +27,14 @@ func TestDestination(t *testing.T) {
 		{source: "reg.io/app:1.0-otel", rewrap: true, want: "reg.io/app:1.0-otel"},
 		{source: "reg.io/app:1.0-otel", rewrap: true, to: Destination{Tag: "new"}, want: "reg.io/app:new"},
 		{source: "reg.io/app@" + digest, to: Destination{Tag: "traced"}, want: "reg.io/app:traced"},
+		{source: "oci:out:1.0", want: "oci:out:1.0-otel"},
+		{source: "oci:out:1.0", to: Destination{Tag: "reg.io/app:1.0"}, want: "reg.io/app:1.0"},
+		{source: "reg.io/app:1.0", to: Destination{Tag: "docker-archive:app.tar"}, want: "docker-archive:app.tar"},
+		{source: "oci-archive:app.tar", to: Destination{InPlace: true}, want: "oci-archive:app.tar"},
+		{source: "docker-daemon:app:1.0", want: "docker-daemon:app:1.0-otel"},
 
+		{source: "oci:out"},
+		{source: "docker-daemon:" + digest},
 		{source: "reg.io/app@" + digest},
 		{source: "reg.io/app@" + digest, to: Destination{InPlace: true}},
 		{source: "reg.io/app:1.0", to: Destination{Tag: "1.0"}},
@@ -38,11 +46,11 @@ func TestDestination(t *testing.T) {
 		{source: "reg.io/app:1.0", to: Destination{Tag: "{{.Nothing}}"}},
 		{source: "reg.io/app:1.0", to: Destination{Tag: "{{"}},
 	} {
-		ref, err := name.ParseReference(tt.source)
+		ref, err := c.ParseReference(tt.source)
 		if err != nil {
 			t.Fatal(err)
 		}
-		got, err := tt.to.resolve(ref, digest, tt.rewrap)
+		got, err := tt.to.resolve(c, ref, digest, tt.rewrap)
 		if tt.want == "" {
 			var usage *UsageError
 			if !errors.As(err, &usage) || usage.Hint() == "" {

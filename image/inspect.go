@@ -14,8 +14,22 @@ type Inspection struct {
 	Image     string `json:"image"`
 	Digest    string `json:"digest"`
 	MediaType string `json:"media_type"`
-	Platform  string `json:"platform"`
 
+	*ImageInspection // nil for an index
+
+	Images []IndexedInspection `json:"images,omitempty"` // of an index, those that may be wrapped
+	Kept   []Kept              `json:"kept,omitempty"`   // of an index, everything else
+}
+
+// IndexedInspection is what is in an image of an index.
+type IndexedInspection struct {
+	Digest string `json:"digest"`
+	*ImageInspection
+}
+
+// ImageInspection is what is in an image of one platform.
+type ImageInspection struct {
+	Platform   string   `json:"platform"`
 	Entrypoint []string `json:"entrypoint"`
 	Cmd        []string `json:"cmd"`
 	WorkingDir string   `json:"working_dir"`
@@ -58,20 +72,59 @@ type Installation struct {
 	Distributions int      `json:"distributions"`
 }
 
-// Inspect looks into an image. An image without Python, or with several
-// interpreters of which none can be told to be the one, is no error here. Of a
-// wrapped image it shows the source.
-func (w *Wrapper) Inspect(ctx context.Context, ref, interpreter string) (*Inspection, error) {
-	im, src, err := w.open(ctx, ref, func(source) error { return nil })
+// Inspect looks into an image, or those of an index. An image without Python,
+// or with several interpreters of which none can be told to be the one, is no
+// error here. Of a wrapped image it shows the source.
+func (w *Wrapper) Inspect(ctx context.Context, ref, interpreter string, platforms []string) (*Inspection, error) {
+	t, err := w.open(ctx, ref)
 	if err != nil {
 		return nil, err
 	}
-	c := src.parsed.Config
+	defer t.source.Close()
+	in, err := w.inspect(ctx, t, interpreter, platforms)
+	if err != nil && !named(err) {
+		err = fmt.Errorf("%s: %w", ref, err)
+	}
+	return in, err
+}
+
+func (w *Wrapper) inspect(ctx context.Context, t *target, interpreter string, platforms []string) (*Inspection, error) {
+	if err := t.root.choose(platforms); err != nil {
+		return nil, err
+	}
+	images := t.root.images()
+	if err := w.read(ctx, t.source, images); err != nil {
+		return nil, err
+	}
 	in := &Inspection{
-		Version:       PlanVersion,
-		Image:         src.reference.Name(),
-		Digest:        im.Digest.String(),
-		MediaType:     string(im.MediaType),
+		Version:   PlanVersion,
+		Image:     t.source.Reference.Name(),
+		Digest:    t.source.Root.Digest.String(),
+		MediaType: string(t.source.Root.MediaType),
+	}
+	for _, n := range images {
+		found, err := n.inspect(interpreter)
+		if err != nil {
+			return nil, err
+		}
+		if t.root.children == nil {
+			in.ImageInspection = found
+		} else {
+			in.Images = append(in.Images, IndexedInspection{n.opened.Digest.String(), found})
+		}
+	}
+	t.root.each(func(n *node) {
+		if n.kept != "" && !n.missing {
+			in.Kept = append(in.Kept, Kept{n.name(), n.kept})
+		}
+	})
+	return in, nil
+}
+
+func (n *node) inspect(interpreter string) (*ImageInspection, error) {
+	src := n.source
+	c := src.parsed.Config
+	in := &ImageInspection{
 		Platform:      src.parsed.Platform().String(),
 		Entrypoint:    list(c.Entrypoint),
 		Cmd:           list(c.Cmd),
@@ -83,7 +136,7 @@ func (w *Wrapper) Inspect(ctx context.Context, ref, interpreter string) (*Inspec
 		Interpreters:  []Installation{},
 		Warnings:      []string{},
 	}
-	if labels := im.Config.Config.Labels; src.wrapped != nil {
+	if labels := n.opened.Config.Config.Labels; labels[LabelOrigin] != "" {
 		in.Wrapped = &Wrapped{labels[LabelSource], labels[LabelRelease], labels[LabelVersion]}
 	}
 	for _, i := range python.Interpreters(src.pythonConfig(), src.files) {
@@ -97,11 +150,10 @@ func (w *Wrapper) Inspect(ctx context.Context, ref, interpreter string) (*Inspec
 		in.Problem = err.Error()
 		return in, nil
 	case err != nil:
-		return nil, fmt.Errorf("%s: %w", ref, err)
+		return nil, err
 	}
 	i, command := newInterpreter(env.Interpreter), newCommand(env.Command)
-	in.Interpreter, in.Command = &i, &command
-	in.Django = newDjango(env.Django)
+	in.Interpreter, in.Command, in.Django = &i, &command, newDjango(env.Django)
 	in.Sites, in.Warnings = list(env.Sites), list(env.Warnings)
 	in.Distributions = distributions(env.Distributions)
 	in.Shadowed = distributions(env.Shadowed)

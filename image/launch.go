@@ -75,7 +75,7 @@ func realDirectory(files *scan.Index, dir string) (real string, ok bool) {
 }
 
 // launchLayer makes the layer that belongs to this image alone.
-func (p *Plan) launchLayer(src source, choice *instrument.Choice, launcher place, ready readiness, version string) (*layer.Layer, error) {
+func (p *ImagePlan) launchLayer(src source, choice *instrument.Choice, launcher place, ready readiness, version string) (*layer.Layer, error) {
 	pathFile := ready.pathFile
 	if pathFile != "" {
 		directory, ok := realDirectory(src.files, path.Dir(pathFile))

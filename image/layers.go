@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"path"
 	"slices"
 
 	"github.com/imgwrap/imgwrap/image/instrument"
@@ -52,7 +51,7 @@ func (e *MissingBytecodeError) Hint() string {
 
 // prebuiltLayers chooses among them: the bundle always, native code where it is
 // known to work, bytecode where it is asked for.
-func (p *Plan) prebuiltLayers(src source, choice *instrument.Choice, opts Options, layers prebuilt) error {
+func (p *ImagePlan) prebuiltLayers(src source, choice *instrument.Choice, opts Options, layers prebuilt) error {
 	r, i := choice.Release, src.environment.Interpreter
 	bundle, err := layers.bundle(r)
 	if err != nil {
@@ -109,8 +108,6 @@ func nativeUnfit(src source, choice *instrument.Choice, architecture string) str
 			}
 		}
 		return "nothing needs protobuf"
-	case src.protobuf() != "":
-		return fmt.Sprintf("%s may be used instead of the bundle's protobuf", src.protobuf())
 	case !ok:
 		return fmt.Sprintf("there is none for %s with OpenTelemetry %s", architecture, r)
 	case i.Libc == "":
@@ -123,18 +120,6 @@ func nativeUnfit(src source, choice *instrument.Choice, architecture string) str
 		return fmt.Sprintf("protobuf %s is not proven with Python %s", version(choice.Added, "protobuf"), i.Minor())
 	case len(src.files.Find(libstdcxx)) == 0:
 		return "it needs libstdc++.so.6, which the image does not have"
-	}
-	return ""
-}
-
-// protobuf is a protobuf of the app's that has no metadata, "" if there is none.
-func (s *source) protobuf() string {
-	env := s.environment
-	for _, dir := range append([]string{env.Command.Dir, path.Dir(env.Command.Script)}, env.Sites...) {
-		protobuf := path.Join("/", dir, "google/protobuf")
-		if _, err := s.files.Stat(protobuf); err == nil {
-			return protobuf
-		}
 	}
 	return ""
 }

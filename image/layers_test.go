@@ -55,13 +55,6 @@ func TestPrebuiltLayers(t *testing.T) {
 			brief: "the app's own protobuf 4.25.5 is used",
 		},
 		{
-			name: "a protobuf without metadata", opts: Options{Native: true}, kinds: "bundle launch",
-			edit: func(s *source) {
-				s.files = appFiles(t, "usr/local/lib/python3.11/site-packages/google/protobuf/__init__.py", "usr/lib/libstdc++.so.6")
-			},
-			brief: "/usr/local/lib/python3.11/site-packages/google/protobuf may be used",
-		},
-		{
 			name: "no libstdc++", opts: Options{Native: true}, kinds: "bundle launch",
 			edit: func(s *source) { s.files = appFiles(t) }, brief: "libstdc++.so.6",
 		},
@@ -123,7 +116,7 @@ func grow(t *testing.T, s *source, n int) {
 func TestMissingBytecode(t *testing.T) {
 	src := app(t, appFiles(t))
 	src.environment.Interpreter.Version = "3.9.2"
-	_, err := plan(src, Options{Bytecode: true}, planned, layers)
+	_, err := planFound(src, Options{Bytecode: true}, planned, layers)
 	var missing *MissingBytecodeError
 	if !errors.As(err, &missing) || missing.Hint() != "imgwrap layer build --bytecode python3.9 1.27.0" {
 		t.Errorf("got %v, want a hint how to build the bytecode", err)

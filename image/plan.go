@@ -1,19 +1,20 @@
 package image
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
-	"path"
 	"slices"
 	"strings"
 	"time"
 
-	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"github.com/imgwrap/imgwrap/image/instrument"
 	"github.com/imgwrap/imgwrap/image/python"
+	"github.com/imgwrap/imgwrap/image/registry"
 	"github.com/imgwrap/imgwrap/image/rewrite"
 	"github.com/imgwrap/imgwrap/image/scan"
 	"github.com/imgwrap/imgwrap/layer/catalog"
@@ -33,24 +34,72 @@ type Options struct {
 	Native      bool         // add native code where it is known to work
 	Bytecode    bool         // add bytecode, which has to be in the cache
 	Python      string       // the interpreter, where the entry command does not tell
-	Created     time.Time    // SOURCE_DATE_EPOCH; zero for one second after the source
-	Version     string       // imgwrap's own, for the label
+	Platforms   []string     // of an index, those to wrap, such as linux/arm64; empty for all
+	// SkipUnsupported leaves images of an index as they are that cannot be
+	// wrapped, as long as one can.
+	SkipUnsupported bool
+	Attestations    AttestationPolicy
+	Created         time.Time // SOURCE_DATE_EPOCH; zero for one second after the source
+	Version         string    // imgwrap's own, for the label
 }
 
-// Plan is what wrapping an image changes and why. Its exported fields are what
-// people and programs read; with them it holds the bytes that they describe,
-// so that carrying it out decides nothing any more.
+// Plan is what wrapping changes and why. Its exported fields are what people
+// and programs read; with them it holds the bytes that they describe, so that
+// carrying it out decides nothing any more.
 type Plan struct {
-	Version      int    `json:"version"`
-	Source       string `json:"source"`         // reference as given
-	SourceDigest string `json:"source_digest"`  // what it stood for; of a wrapped image, the digest of its source
-	Wrapped      bool   `json:"wrapped_before"` // Source is a wrapped image, whose source is wrapped again
-	Image        string `json:"image"`          // where the wrapped image goes, repository:tag
-	Tag          string `json:"tag"`
-	Digest       string `json:"digest"` // of the wrapped image's manifest
-	MediaType    string `json:"media_type"`
-	Platform     string `json:"platform"`
+	Version      int      `json:"version"`
+	Source       string   `json:"source"`         // reference as given
+	SourceDigest string   `json:"source_digest"`  // what it stood for; of a wrapped image, the digest of its source
+	Wrapped      bool     `json:"wrapped_before"` // Source is a wrapped image, whose source is wrapped again
+	Image        string   `json:"image"`          // where the wrapped image goes, repository:tag
+	Tag          string   `json:"tag"`
+	Digest       string   `json:"digest"` // of the wrapped image's manifest or index
+	MediaType    string   `json:"media_type"`
+	Dropped      []string `json:"dropped"` // what the wrapped image lacks
 
+	*ImagePlan // nil for an index
+
+	Index *IndexPlan `json:"index,omitempty"` // nil for the image of one platform
+
+	destination registry.Reference
+	tree        registry.Tree
+}
+
+// IndexPlan says what becomes of the images of an index.
+type IndexPlan struct {
+	Images   []IndexedImage `json:"images"` // those that are wrapped
+	Kept     []Kept         `json:"kept"`   // everything else, unchanged
+	Warnings []string       `json:"warnings"`
+}
+
+// IndexedImage is an image of an index that is wrapped.
+type IndexedImage struct {
+	SourceDigest string `json:"source_digest"`
+	Digest       string `json:"digest"`
+	*ImagePlan
+}
+
+// Kept is something in an index that stays as it is.
+type Kept struct {
+	Name   string `json:"name"` // platform and digest
+	Reason string `json:"reason"`
+}
+
+// Images are the plans of all images that are wrapped.
+func (p *Plan) Images() []*ImagePlan {
+	if p.Index == nil {
+		return []*ImagePlan{p.ImagePlan}
+	}
+	images := make([]*ImagePlan, len(p.Index.Images))
+	for i, im := range p.Index.Images {
+		images[i] = im.ImagePlan
+	}
+	return images
+}
+
+// ImagePlan is what wrapping the image of one platform changes and why.
+type ImagePlan struct {
+	Platform         string            `json:"platform"`
 	Interpreter      Interpreter       `json:"interpreter"`
 	Command          Command           `json:"command"`
 	Django           *Django           `json:"django,omitempty"` // nil if no settings of a project are named
@@ -62,16 +111,15 @@ type Plan struct {
 	Cmd              []string          `json:"cmd"` // the source's, untouched
 	Env              []Variable        `json:"env"`
 	Layers           []Layer           `json:"layers"` // added on top of the source's
-	Dropped          []string          `json:"dropped"`
-	Notes            []string          `json:"notes"` // what follows from the image, and asks for nothing
+	Notes            []string          `json:"notes"`  // what follows from the image, and asks for nothing
 	Warnings         []string          `json:"warnings"`
 
-	destination name.Tag
-	wrapped     rewrite.Image
-	added       []added
+	wrapped rewrite.Image
+	subject *v1.Descriptor // that the source had
+	added   []added
 }
 
-func (p *Plan) note(format string, args ...any) {
+func (p *ImagePlan) note(format string, args ...any) {
 	p.Notes = append(p.Notes, fmt.Sprintf(format, args...))
 }
 
@@ -158,43 +206,163 @@ type Layer struct {
 	Brings string `json:"brings"` // what it holds, and what for
 }
 
-// source is an image as it was found: all that a plan depends on besides
-// options and catalog.
+// source is an image of one platform as it was found: all that a plan depends
+// on besides options and catalog.
 type source struct {
-	reference   name.Reference
+	reference   registry.Reference // what it was found by, or the index it is in
 	image       rewrite.Image
 	parsed      *v1.ConfigFile
 	environment *python.Environment
 	files       *scan.Index
-	wrapped     *wrapping // set if the reference names an image that imgwrap made of this source
+	index       [][]byte  // the index it is in and the indexes in that, if any
+	wrapped     *wrapping // set if what was found is an image that imgwrap made of this source
 }
 
-// wrapping is what a wrapped image says of how it was made.
-type wrapping struct {
-	source   string // label: repository@digest
-	baseName string // annotation of an OCI manifest, "" if there is none
-	env      map[string]string
-}
-
-// plan decides everything about wrapping an image. It is pure: layers only
-// describes layers, whose digests are known.
+// plan decides everything about wrapping what a reference stands for, of whose
+// images the files are known. It is pure: layers only describes layers, whose
+// digests are known.
 //
-// If no release fits, the plan comes with the error. It then says what is in
-// the image and what speaks against each release, and has no Digest.
-func plan(src source, opts Options, c *catalog.Catalog, layers prebuilt) (*Plan, error) {
-	destination, err := opts.Destination.resolve(src.reference, src.image.Digest().String(), src.wrapped != nil)
+// If no release fits an image, that image's plan is there with the error: it
+// says what is in the image and what speaks against each release. The whole has
+// no Digest then.
+func plan(t *target, destination registry.Reference, opts Options, c *catalog.Catalog, layers prebuilt) (*Plan, error) {
+	p := &Plan{
+		Version:      PlanVersion,
+		Source:       t.reference.Name(),
+		SourceDigest: t.root.descriptor.Digest.String(),
+		Wrapped:      t.wrapped,
+		Image:        destination.Name(),
+		Tag:          destination.Tag(),
+		MediaType:    string(t.root.document.MediaType),
+		Dropped:      []string{},
+		destination:  destination,
+	}
+	var err error
+	if t.root.children == nil {
+		p.ImagePlan, err = t.root.decide(opts, c, layers)
+		t.root.plan = p.ImagePlan
+	} else {
+		p.Index = &IndexPlan{Images: []IndexedImage{}, Kept: []Kept{}, Warnings: []string{}}
+		err = p.Index.decide(t.root.images(), opts, c, layers)
+	}
+	if errors.As(err, new(*instrument.NoReleaseError)) {
+		return p, err
+	}
 	if err != nil {
 		return nil, err
 	}
+	w, err := t.root.wrap(opts.Attestations)
+	if err != nil {
+		return nil, err
+	}
+	p.tree, p.Digest = w.tree, w.tree.Root.Digest.String()
+	p.Dropped = append(p.Dropped, w.dropped...)
+	if p.Index != nil {
+		p.Index.Kept = append(p.Index.Kept, w.kept...)
+	}
+	return p, nil
+}
+
+// decide plans the images of an index: with one release, if one fits all of
+// them.
+func (p *IndexPlan) decide(images []*node, opts Options, c *catalog.Catalog, layers prebuilt) error {
+	var refused error
+	for _, n := range images {
+		plan, err := n.decide(opts, c, layers)
+		if err != nil {
+			err = fmt.Errorf("%s: %w", n.platform(), err)
+		}
+		if opts.SkipUnsupported && IsRefused(err) {
+			n.kept = "cannot be wrapped: " + err.Error()
+			refused = cmp.Or(refused, err)
+			continue
+		}
+		if plan != nil {
+			n.plan = plan
+			p.Images = append(p.Images, IndexedImage{SourceDigest: n.descriptor.Digest.String(), ImagePlan: plan})
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if len(p.Images) == 0 {
+		return refused
+	}
+	images = slices.DeleteFunc(images, func(n *node) bool { return n.kept != "" })
+	if err := p.unify(images, opts, c, layers); err != nil {
+		return err
+	}
+	for i, n := range images {
+		p.Images[i].ImagePlan, p.Images[i].Digest = n.plan, n.plan.wrapped.Digest().String()
+	}
+	return nil
+}
+
+// unify gives all images the newest release that fits all of them. Only if
+// there is none they keep different ones.
+func (p *IndexPlan) unify(images []*node, opts Options, c *catalog.Catalog, layers prebuilt) error {
+	chosen := map[string]bool{}
+	var each []string
+	for _, n := range images {
+		r := n.plan.Release
+		chosen[r.Version] = true
+		each = append(each, fmt.Sprintf("%s %s/%s", n.platform(), r.Version, r.Contrib))
+	}
+	if len(chosen) == 1 {
+		return nil
+	}
+	older := 0 // how many of the chosen releases were passed
+	for r, err := range c.Releases() {
+		if err != nil {
+			return err
+		}
+		if chosen[r.Version] {
+			older++
+		}
+		if older < len(chosen) {
+			continue // an image has an older one: this one does not fit it
+		}
+		opts.Instrument.Release = r.Version
+		plans := make([]*ImagePlan, len(images))
+		for i, n := range images {
+			if plans[i], err = n.decide(opts, c, layers); err != nil {
+				break
+			}
+		}
+		if err != nil {
+			continue
+		}
+		for i, n := range images {
+			plans[i].Release.Reason = "the newest that fits all platforms; by itself this one would get " + n.plan.Release.Version
+			plans[i].Release.Refused = n.plan.Release.Refused
+			n.plan = plans[i]
+		}
+		return nil
+	}
+	p.Warnings = append(p.Warnings, "the platforms get different releases, as none fits all of them: "+strings.Join(each, ", "))
+	return nil
+}
+
+// decide plans the image of one platform.
+func (n *node) decide(opts Options, c *catalog.Catalog, layers prebuilt) (*ImagePlan, error) {
+	if n.source.environment == nil {
+		env, err := n.source.inspect(opts.Python)
+		if errors.Is(err, fs.ErrNotExist) && opts.Python != "" {
+			err = &UsageError{fmt.Sprintf("no Python at %s in the image", opts.Python), "imgwrap inspect shows what there is"}
+		}
+		if err != nil {
+			return nil, err
+		}
+		n.source.environment = env
+	}
+	return planImage(*n.source, opts, c, layers)
+}
+
+// planImage decides everything about wrapping an image of one platform. If no
+// release fits, the plan comes with the error.
+func planImage(src source, opts Options, c *catalog.Catalog, layers prebuilt) (*ImagePlan, error) {
 	env := src.environment
-	p := &Plan{
-		Version:          PlanVersion,
-		Source:           src.reference.Name(),
-		SourceDigest:     src.image.Digest().String(),
-		Wrapped:          src.wrapped != nil,
-		Image:            destination.Name(),
-		Tag:              destination.TagStr(),
-		MediaType:        string(src.image.MediaType),
+	p := &ImagePlan{
 		Platform:         src.parsed.Platform().String(),
 		Interpreter:      newInterpreter(env.Interpreter),
 		Command:          newCommand(env.Command),
@@ -206,10 +374,8 @@ func plan(src source, opts Options, c *catalog.Catalog, layers prebuilt) (*Plan,
 		Cmd:              list(src.parsed.Config.Cmd),
 		Env:              []Variable{},
 		Layers:           []Layer{},
-		Dropped:          []string{},
 		Notes:            []string{},
 		Warnings:         list(env.Warnings),
-		destination:      destination,
 	}
 	image := environ(src.parsed.Config.Env)
 	ready := assess(env, opts)
@@ -239,7 +405,7 @@ func plan(src source, opts Options, c *catalog.Catalog, layers prebuilt) (*Plan,
 	for _, d := range env.Distributions {
 		own[pep508.Normalize(d.Name)] = true
 	}
-	p.Env, err = opts.Settings.environment(image, path.Base(src.reference.Context().RepositoryStr()), choice.Release, own)
+	p.Env, err = opts.Settings.environment(image, src.reference.Application(), choice.Release, own)
 	if err != nil {
 		return nil, err
 	}

@@ -13,11 +13,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	"github.com/imgwrap/imgwrap/image/instrument"
+	"github.com/imgwrap/imgwrap/image/registry"
 	"github.com/imgwrap/imgwrap/image/rewrite"
 	"github.com/imgwrap/imgwrap/image/scan"
 	"github.com/imgwrap/imgwrap/layer"
@@ -144,13 +144,13 @@ func app(t *testing.T, files *scan.Index, env ...string) source {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return opened(t, "reg.io/shop/app:1.0", rewrite.Image{MediaType: types.OCIManifestSchema1, Manifest: manifest, Config: rawConfig}, files)
+	return found(t, "reg.io/shop/app:1.0", rewrite.Image{MediaType: types.OCIManifestSchema1, Manifest: manifest, Config: rawConfig}, files)
 }
 
-// opened is what opening and looking into an image gives.
-func opened(t *testing.T, reference string, im rewrite.Image, files *scan.Index) source {
+// found is what opening and looking into an image gives.
+func found(t *testing.T, reference string, im rewrite.Image, files *scan.Index) source {
 	t.Helper()
-	ref, err := name.ParseReference(reference)
+	ref, err := client.ParseReference(reference)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -158,13 +158,27 @@ func opened(t *testing.T, reference string, im rewrite.Image, files *scan.Index)
 	if err := json.Unmarshal(im.Config, src.parsed); err != nil {
 		t.Fatal(err)
 	}
-	if err := src.unwrap(); err != nil {
+	root := node{source: &src}
+	if err := (&target{root: &root}).unwrap(); err != nil {
 		t.Fatal(err)
 	}
 	if src.environment, err = src.inspect(""); err != nil {
 		t.Fatal(err)
 	}
 	return src
+}
+
+var client = registry.New(registry.Options{})
+
+// planFound plans an image as Wrapper does.
+func planFound(src source, opts Options, c *catalog.Catalog, layers prebuilt) (*Plan, error) {
+	root := &node{document: registry.NewDocument(src.image.MediaType, src.image.Manifest), source: &src}
+	root.descriptor = root.document.Descriptor()
+	destination, err := opts.Destination.resolve(client, src.reference, root.descriptor.Digest.String(), src.wrapped != nil)
+	if err != nil {
+		return nil, err
+	}
+	return plan(&target{reference: src.reference, root: root, wrapped: src.wrapped != nil}, destination, opts, c, layers)
 }
 
 // launched reads the launch layer of a plan: headers by name, with contents.
@@ -194,7 +208,7 @@ func launched(t *testing.T, p *Plan) (map[string]*tar.Header, map[string]string)
 
 func mustPlan(t *testing.T, src source, opts Options) *Plan {
 	t.Helper()
-	p, err := plan(src, opts, planned, layers)
+	p, err := planFound(src, opts, planned, layers)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -396,7 +410,7 @@ func TestLauncherPlace(t *testing.T) {
 			files := appFiles(t, tt.files...)
 			src := app(t, files, append(env, "PYTHONHOME=")...)
 			src.environment.Interpreter.Scripts = "/usr/local/bin"
-			p, err := plan(src, Options{}, planned, layers)
+			p, err := planFound(src, Options{}, planned, layers)
 			if tt.refused {
 				var refused *RefusedError
 				if !errors.As(err, &refused) || refused.Hint() == "" {
@@ -460,7 +474,7 @@ func TestRewrap(t *testing.T) {
 	src := app(t, files)
 	first := mustPlan(t, src, Options{Settings: Settings{Endpoint: "http://collector:4318"}})
 
-	again := mustPlan(t, opened(t, "reg.io/shop/app:1.0-otel", first.wrapped, files), Options{Settings: Settings{Endpoint: "http://collector:4318"}})
+	again := mustPlan(t, found(t, "reg.io/shop/app:1.0-otel", first.wrapped, files), Options{Settings: Settings{Endpoint: "http://collector:4318"}})
 	if again.Digest != first.Digest || again.Image != first.Image || !again.Wrapped {
 		t.Errorf("wrapping the wrapped image gives %s as %s, want %s as %s", again.Digest, again.Image, first.Digest, first.Image)
 	}
@@ -468,7 +482,7 @@ func TestRewrap(t *testing.T) {
 		t.Errorf("source %s, want %s", again.SourceDigest, first.SourceDigest)
 	}
 
-	other := mustPlan(t, opened(t, "reg.io/shop/app:1.0-otel", first.wrapped, files), Options{Settings: Settings{ServiceName: "shop"}})
+	other := mustPlan(t, found(t, "reg.io/shop/app:1.0-otel", first.wrapped, files), Options{Settings: Settings{ServiceName: "shop"}})
 	if fresh := mustPlan(t, src, Options{Settings: Settings{ServiceName: "shop"}}); other.Digest != fresh.Digest {
 		t.Errorf("with other options %s, want %s", other.Digest, fresh.Digest)
 	}
@@ -479,16 +493,12 @@ func TestRewrap(t *testing.T) {
 	// An image built on the wrapped one inherits its labels.
 	child := first.wrapped
 	child.Config = bytes.Replace(child.Config, []byte(`"Cmd":["python3.11"`), []byte(`"Cmd":["python3.11","-u"`), 1)
-	ref, err := name.ParseReference("reg.io/shop/child:1.0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	changed := source{reference: ref, image: child, parsed: &v1.ConfigFile{}, files: files}
-	if err := json.Unmarshal(child.Config, changed.parsed); err != nil {
+	parsed := &v1.ConfigFile{}
+	if err := json.Unmarshal(child.Config, parsed); err != nil {
 		t.Fatal(err)
 	}
 	var refused *RefusedError
-	if err := changed.unwrap(); !errors.As(err, &refused) {
+	if _, err := originOf(child, parsed); !errors.As(err, &refused) || !strings.Contains(err.Error(), `Cmd is ["python3.11","-u","-m","app"] instead of ["python3.11","-m","app"]`) {
 		t.Errorf("an image built on a wrapped one: %v, want a refusal", err)
 	}
 }

@@ -20,7 +20,7 @@ const geventPatch = "OTEL_PYTHON_AUTO_INSTRUMENTATION_EXPERIMENTAL_GEVENT_PATCH"
 // serve adds what the server or framework that runs the app needs in order to
 // send anything, and says what it means for telemetry. image are the variables
 // of the image's config.
-func (p *Plan) serve(c python.Command, files *scan.Index, r *catalog.Release, image map[string]string) {
+func (p *ImagePlan) serve(c python.Command, files *scan.Index, r *catalog.Release, image map[string]string) {
 	set := func(name, value, origin, why string) {
 		if image[name] == "" {
 			p.Env = append(p.Env, Variable{name, value, origin})

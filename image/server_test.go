@@ -93,7 +93,7 @@ func TestServe(t *testing.T) {
 			env = []string{tt.env}
 		}
 		c := started(t, cmp.Or(tt.dir, "/srv"), words, env)
-		p := &Plan{Env: []Variable{{"OTEL_METRICS_EXPORTER", cmp.Or(tt.metrics, "none"), "default"}}}
+		p := &ImagePlan{Env: []Variable{{"OTEL_METRICS_EXPORTER", cmp.Or(tt.metrics, "none"), "default"}}}
 		p.serve(c, files, cmp.Or(tt.release, patches), environ(env))
 
 		var set []string

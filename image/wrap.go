@@ -2,18 +2,16 @@ package image
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
+	"sync"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/imgwrap/imgwrap/image/python"
 	"github.com/imgwrap/imgwrap/image/registry"
-	"github.com/imgwrap/imgwrap/image/rewrite"
 	"github.com/imgwrap/imgwrap/image/scan"
 	"github.com/imgwrap/imgwrap/layer"
 	"github.com/imgwrap/imgwrap/layer/bundle"
@@ -51,38 +49,30 @@ type Report struct {
 }
 
 // Name is the wrapped image by digest, repository@digest.
-func (r *Report) Name() string { return r.Plan.destination.Context().Name() + "@" + r.Digest }
+func (r *Report) Name() string { return r.Plan.destination.Repository() + "@" + r.Digest }
 
 // Plan looks into an image and decides what wrapping it would change. It
 // writes nothing. With an NoReleaseError there is a plan too: it
 // says what was found, and has no Digest.
 func (w *Wrapper) Plan(ctx context.Context, ref string, opts Options) (*Plan, error) {
-	_, p, err := w.plan(ctx, ref, opts)
+	t, p, err := w.plan(ctx, ref, opts)
+	if t != nil {
+		t.source.Close()
+	}
 	return p, err
 }
 
-// Wrap plans and carries the plan out: blobs, config and manifest first, the
+// Wrap plans and carries the plan out: blobs, configs and manifests first, the
 // tag last.
 func (w *Wrapper) Wrap(ctx context.Context, ref string, opts Options) (*Report, error) {
-	im, p, err := w.plan(ctx, ref, opts)
+	t, p, err := w.plan(ctx, ref, opts)
+	if t != nil {
+		defer t.source.Close()
+	}
 	if err != nil {
 		return nil, err
 	}
-	// The client knows which registries it reaches without TLS.
-	destination, err := w.Registry.Parse(p.Image)
-	if err != nil {
-		return nil, err
-	}
-	layers := make([]v1.Layer, len(p.added))
-	for i, l := range p.added {
-		layers[i] = l.layer
-	}
-	pushed, err := w.Registry.Push(ctx, destination, im, registry.Content{
-		MediaType: p.wrapped.MediaType,
-		Manifest:  p.wrapped.Manifest,
-		Config:    p.wrapped.Config,
-		Added:     layers,
-	})
+	pushed, err := w.Registry.Write(ctx, p.destination, t.source, p.tree)
 	if err != nil {
 		return nil, err
 	}
@@ -92,72 +82,52 @@ func (w *Wrapper) Wrap(ctx context.Context, ref string, opts Options) (*Report, 
 		SourceDigest: p.SourceDigest,
 		Image:        p.Image,
 		Tag:          p.Tag,
-		Digest:       p.Digest,
+		Digest:       pushed.Digest.String(),
 		Push:         pushed,
 		Plan:         p,
 	}, nil
 }
 
-func (w *Wrapper) plan(ctx context.Context, ref string, opts Options) (*registry.Image, *Plan, error) {
+func (w *Wrapper) plan(ctx context.Context, ref string, opts Options) (*target, *Plan, error) {
 	if release := opts.Instrument.Release; release != "" {
 		if _, err := w.Catalog.Find(release); err != nil {
 			return nil, nil, err
 		}
 	}
-	im, src, err := w.open(ctx, ref, func(src source) error {
-		_, err := opts.Destination.resolve(src.reference, src.image.Digest().String(), src.wrapped != nil)
-		return err
-	})
+	t, err := w.open(ctx, ref)
 	if err != nil {
 		return nil, nil, err
 	}
-	src.environment, err = src.inspect(opts.Python)
-	if errors.Is(err, fs.ErrNotExist) && opts.Python != "" {
-		err = &UsageError{fmt.Sprintf("no Python at %s in the image", opts.Python), "imgwrap inspect shows what there is"}
+	p, err := w.planTarget(ctx, t, opts)
+	if err != nil && !named(err) {
+		err = fmt.Errorf("%s: %w", ref, err)
 	}
+	return t, p, err
+}
+
+// named says whether an error says which image it is about.
+func named(err error) bool {
+	return errors.As(err, new(*registry.Error)) || errors.As(err, new(*registry.UnsupportedError)) || errors.As(err, new(*UsageError))
+}
+
+func (w *Wrapper) planTarget(ctx context.Context, t *target, opts Options) (*Plan, error) {
+	destination, err := opts.Destination.resolve(w.Registry, t.reference, t.root.descriptor.Digest.String(), t.wrapped)
 	if err != nil {
-		return nil, nil, fmt.Errorf("%s: %w", ref, err)
+		return nil, err
 	}
-	p, err := plan(src, opts, w.Catalog, prebuilt{
+	if err := t.root.choose(opts.Platforms); err != nil {
+		return nil, err
+	}
+	if err := w.read(ctx, t.source, t.root.images()); err != nil {
+		return nil, err
+	}
+	return plan(t, destination, opts, w.Catalog, prebuilt{
 		bundle: func(r *catalog.Release) (*layer.Layer, error) { return w.Bundles.Deferred(ctx, r) },
 		native: func(r *catalog.Release, architecture string) (*layer.Layer, error) {
 			return w.Bundles.Native(ctx, r, architecture)
 		},
 		bytecode: w.Bundles.Bytecode,
 	})
-	if err != nil {
-		return nil, p, fmt.Errorf("%s: %w", ref, err)
-	}
-	return im, p, nil
-}
-
-// open fetches an image's documents and, unless check has something against
-// it, reads its layers.
-func (w *Wrapper) open(ctx context.Context, ref string, check func(source) error) (*registry.Image, source, error) {
-	im, err := w.Registry.Open(ctx, ref)
-	if err != nil {
-		return nil, source{}, err
-	}
-	src := source{
-		reference: im.Reference,
-		image:     rewrite.Image{MediaType: im.MediaType, Manifest: im.RawManifest, Config: im.RawConfig},
-		parsed:    im.Config,
-	}
-	if err := src.unwrap(); err != nil {
-		return nil, source{}, fmt.Errorf("%s: %w", ref, err)
-	}
-	if err := check(src); err != nil {
-		return nil, source{}, err
-	}
-	src.files, err = w.read(ctx, im, len(src.parsed.RootFS.DiffIDs))
-	if failed := (*registry.Error)(nil); errors.As(err, &failed) {
-		return nil, source{}, failed // it names the image and the layer
-	} else if ctx.Err() != nil {
-		return nil, source{}, fmt.Errorf("looking into %s: interrupted; no tag was written", ref)
-	} else if err != nil {
-		return nil, source{}, fmt.Errorf("looking into %s: %w", ref, err)
-	}
-	return im, src, nil
 }
 
 // inspect finds out which Python the image starts.
@@ -170,88 +140,74 @@ func (s *source) pythonConfig() python.Config {
 	return python.Config{Entrypoint: c.Entrypoint, Cmd: c.Cmd, Env: c.Env, WorkingDir: c.WorkingDir, User: c.User}
 }
 
-// unwrap goes back to the source of an image that is wrapped already: it is
-// wrapped again with today's options, never on top.
-func (s *source) unwrap() error {
-	labels := s.parsed.Config.Labels
-	origin, ok := labels[LabelOrigin]
-	if !ok {
-		return nil
-	}
-	manifest, config, err := rewrite.FromOrigin(origin)
-	if err != nil {
-		return fmt.Errorf("reading the label %s: %w", LabelOrigin, err)
-	}
-	var parsed v1.ConfigFile
-	var before, now v1.Manifest
-	if err := errors.Join(json.Unmarshal(config, &parsed), json.Unmarshal(manifest, &before), json.Unmarshal(s.image.Manifest, &now)); err != nil {
-		return fmt.Errorf("reading the label %s: %w", LabelOrigin, err)
-	}
-	// An image that was built on the wrapped one has its labels too.
-	sealed, err := seal(s.image.Config)
-	if err != nil {
-		return err
-	}
-	changed := sealed != labels[LabelSeal] || len(now.Layers) < len(before.Layers)
-	for i := range before.Layers {
-		changed = changed || before.Layers[i].Digest != now.Layers[i].Digest
-	}
-	if changed {
-		return &RefusedError{
-			Problem: "it was made of an image that imgwrap wrapped, and changed since",
-			Remedy:  "build it on the image without OpenTelemetry, " + labels[LabelSource] + ", and wrap the result",
+// read streams the layers of the images that it does not know, several at a
+// time and each once, and merges what each image holds.
+func (w *Wrapper) read(ctx context.Context, s *registry.Source, images []*node) error {
+	layers := map[v1.Hash]*scan.Layer{}
+	var unread []func(context.Context) error
+	var mu sync.Mutex
+	for _, n := range images {
+		if have, want := len(n.opened.Manifest.Layers), len(n.source.parsed.RootFS.DiffIDs); want > have {
+			return &RefusedError{
+				Problem: fmt.Sprintf("the config names %d layers, the manifest %d", want, have),
+				Remedy:  "build the image again",
+			}
+		}
+		for _, d := range n.layers() {
+			if _, ok := layers[d.Digest]; ok {
+				continue
+			}
+			if layers[d.Digest], _ = w.Indexes.Get(d.Digest); layers[d.Digest] != nil {
+				continue
+			}
+			unread = append(unread, func(ctx context.Context) error {
+				l, err := w.readLayer(ctx, s, d)
+				mu.Lock()
+				defer mu.Unlock()
+				layers[d.Digest] = l
+				return err
+			})
 		}
 	}
-	s.wrapped = &wrapping{
-		source:   labels[LabelSource],
-		baseName: now.Annotations[AnnotationBaseName],
-		env:      environ(s.parsed.Config.Env),
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(max(w.Jobs, 1))
+	for _, read := range unread {
+		g.Go(func() error { return read(gctx) })
 	}
-	s.image.Manifest, s.image.Config, s.parsed = manifest, config, &parsed
+	if err := g.Wait(); err != nil {
+		if ctx.Err() != nil && !named(err) {
+			return errors.New("interrupted; no tag was written")
+		}
+		return err
+	}
+	for _, n := range images {
+		var own []*scan.Layer
+		for _, d := range n.layers() {
+			own = append(own, layers[d.Digest])
+		}
+		n.source.files = scan.Merge(own...)
+	}
 	return nil
 }
 
-// read streams those of the first n layers of an image that it does not know,
-// several at a time, and merges what they hold.
-func (w *Wrapper) read(ctx context.Context, im *registry.Image, n int) (*scan.Index, error) {
-	if n > len(im.Manifest.Layers) {
-		return nil, &RefusedError{
-			Problem: fmt.Sprintf("the config names %d layers, the manifest %d", n, len(im.Manifest.Layers)),
-			Remedy:  "build the image again",
-		}
-	}
-	layers := make([]*scan.Layer, n)
-	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(max(w.Jobs, 1))
-	for i := range layers {
-		g.Go(func() error {
-			desc := im.Manifest.Layers[i]
-			if known, ok := w.Indexes.Get(desc.Digest); ok {
-				layers[i] = known
-				return nil
-			}
-			r, err := im.Layer(ctx, i)
-			if err != nil {
-				return err
-			}
-			if w.Progress != nil {
-				r = w.Progress.Layer(desc.Digest.String(), desc.Size, r)
-			}
-			defer r.Close()
-			layers[i], err = scan.Read(ctx, r)
-			if err != nil && !errors.As(err, new(*registry.Error)) {
-				err = fmt.Errorf("layer %s: %w", desc.Digest, err)
-			}
-			if err == nil {
-				// The reader has verified the digest. A cache that can't be
-				// written costs the time of reading the layer again.
-				_ = w.Indexes.Put(desc.Digest, layers[i])
-			}
-			return err
-		})
-	}
-	if err := g.Wait(); err != nil {
+func (w *Wrapper) readLayer(ctx context.Context, s *registry.Source, d v1.Descriptor) (*scan.Layer, error) {
+	r, err := s.Blob(ctx, d)
+	if err != nil {
 		return nil, err
 	}
-	return scan.Merge(layers...), nil
+	if w.Progress != nil {
+		r = w.Progress.Layer(d.Digest.String(), d.Size, r)
+	}
+	defer r.Close()
+	l, err := scan.Read(ctx, r)
+	if err != nil {
+		if !named(err) {
+			err = fmt.Errorf("layer %s: %w", d.Digest, err)
+		}
+		return nil, err
+	}
+	// The reader has verified the digest. A cache that can't be written costs
+	// the time of reading the layer again.
+	_ = w.Indexes.Put(d.Digest, l)
+	return l, nil
 }

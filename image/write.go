@@ -13,6 +13,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"github.com/imgwrap/imgwrap/image/instrument"
+	"github.com/imgwrap/imgwrap/image/registry"
 	"github.com/imgwrap/imgwrap/image/rewrite"
 	"github.com/imgwrap/imgwrap/layer"
 )
@@ -23,6 +24,7 @@ const (
 	LabelSource  = "io.imgwrap.source"  // the source, repository@digest
 	LabelRelease = "io.imgwrap.release" // the OpenTelemetry release, stable/contrib
 	LabelOrigin  = "io.imgwrap.origin"  // the source's manifest and config, see rewrite.Origin
+	LabelIndex   = "io.imgwrap.index"   // the index that the source is in, and the indexes in that, see rewrite.Pack
 	LabelSeal    = "io.imgwrap.seal"    // digest of the config without this label
 )
 
@@ -46,9 +48,20 @@ func created(wanted, source time.Time) time.Time {
 	return source.Add(time.Second).UTC()
 }
 
+// baseName is what an image that is published may say of where its source was.
+func baseName(r registry.Reference) string {
+	switch {
+	case r.Transport == registry.InRegistry:
+		return r.Name()
+	case r.Tag() == "":
+		return r.Public()
+	}
+	return r.Public() + ":" + r.Tag()
+}
+
 // write makes the bytes of the new config and manifest.
-func (p *Plan) write(src source, choice *instrument.Choice, opts Options) error {
-	from, base := src.reference.Context().Name()+"@"+src.image.Digest().String(), src.reference.Name()
+func (p *ImagePlan) write(src source, choice *instrument.Choice, opts Options) error {
+	from, base := src.reference.Public()+"@"+src.image.Digest().String(), baseName(src.reference)
 	if src.wrapped != nil {
 		from, base = src.wrapped.source, cmp.Or(src.wrapped.baseName, base)
 	}
@@ -56,7 +69,10 @@ func (p *Plan) write(src source, choice *instrument.Choice, opts Options) error 
 		LabelVersion: opts.Version,
 		LabelSource:  from,
 		LabelRelease: choice.Release.String(),
-		LabelOrigin:  rewrite.Origin(src.image.Manifest, src.image.Config),
+		LabelOrigin:  rewrite.Pack(src.image.Manifest, src.image.Config),
+	}
+	if len(src.index) > 0 {
+		labels[LabelIndex] = rewrite.Pack(src.index...)
 	}
 	edit := rewrite.Edit{
 		Labels: labels,
@@ -91,20 +107,16 @@ func (p *Plan) write(src source, choice *instrument.Choice, opts Options) error 
 	}
 	unsealed, err := rewrite.Config(src.image.Config, edit)
 	if err != nil {
-		return fmt.Errorf("editing %s: %w", p.Source, err)
+		return fmt.Errorf("editing %s: %w", src.reference, err)
 	}
 	if labels[LabelSeal], err = seal(unsealed); err != nil {
 		return err
 	}
 	wrapped, subject, err := rewrite.Apply(src.image, edit)
 	if err != nil {
-		return fmt.Errorf("editing %s: %w", p.Source, err)
+		return fmt.Errorf("editing %s: %w", src.reference, err)
 	}
-	if subject != nil {
-		p.Dropped = append(p.Dropped, fmt.Sprintf("subject %s of the manifest: the source was attached to it, the wrapped image is another one", subject.Digest))
-	}
-	p.wrapped = wrapped
-	p.Digest = wrapped.Digest().String()
+	p.wrapped, p.subject = wrapped, subject
 	return nil
 }
 

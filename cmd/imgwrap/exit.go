@@ -10,9 +10,7 @@ import (
 
 	"github.com/imgwrap/imgwrap/image"
 	"github.com/imgwrap/imgwrap/image/instrument"
-	"github.com/imgwrap/imgwrap/image/python"
 	"github.com/imgwrap/imgwrap/image/registry"
-	"github.com/imgwrap/imgwrap/image/rewrite"
 	"github.com/imgwrap/imgwrap/layer/bundle"
 	"github.com/imgwrap/imgwrap/layer/catalog"
 )
@@ -42,24 +40,14 @@ func exitCode(err error) int {
 		setting         *image.SettingError
 		interpreter     *bundle.InterpreterError
 		notServed       *bundle.NotServedError
-
-		noRelease   *instrument.NoReleaseError
-		noPython    *python.NoPythonError
-		ambiguous   *python.AmbiguousError
-		unsupported *registry.UnsupportedError
-		refused     *image.RefusedError
-		layers      *rewrite.LayerLimitError
 	)
 	switch {
-	case errors.As(err, &setting) && setting.Origin == image.OriginImage:
+	case image.IsRefused(err):
 		return exitRefused
 	case errors.As(err, &usage), errors.As(err, &imageUsage), errors.As(err, &reference),
 		errors.As(err, &release), errors.As(err, &instrumentation), errors.As(err, &setting),
 		errors.As(err, &interpreter), errors.As(err, &notServed):
 		return exitUsage
-	case errors.As(err, &noRelease), errors.As(err, &noPython), errors.As(err, &ambiguous),
-		errors.As(err, &unsupported), errors.As(err, &refused), errors.As(err, &layers):
-		return exitRefused
 	}
 	return exitFailed
 }

@@ -13,7 +13,8 @@ import (
 
 func (a *app) inspectCommand() *cobra.Command {
 	var out output
-	interpreter := ""
+	var interpreter string
+	var platforms []string
 	cmd := &cobra.Command{
 		Use:   "inspect IMAGE",
 		Short: "Show what is in an image: what it runs, its Python, its distributions",
@@ -27,7 +28,7 @@ func (a *app) inspectCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			in, err := w.Inspect(cmd.Context(), args[0], interpreter)
+			in, err := w.Inspect(cmd.Context(), args[0], interpreter, platforms)
 			done()
 			if err != nil {
 				return err
@@ -37,15 +38,27 @@ func (a *app) inspectCommand() *cobra.Command {
 	}
 	out.register(cmd.Flags())
 	cmd.Flags().StringVar(&interpreter, "python", "", "path of the interpreter to look at")
+	cmd.Flags().StringSliceVar(&platforms, "platform", nil, "of an index, the platforms to look at, such as linux/arm64 (default: all)")
 	return cmd
 }
 
 // writeInspection prints an inspection for people.
 func writeInspection(w io.Writer, in *image.Inspection) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintf(t, "image\t%s\n\t%s\n", in.Image, in.Digest)
+	if in.ImageInspection != nil {
+		writeImageInspection(t, in.ImageInspection)
+	}
+	for _, im := range in.Images {
+		fmt.Fprintf(t, "\n%s\t%s\n", im.Platform, im.Digest)
+		writeImageInspection(t, im.ImageInspection)
+	}
+	writeKept(t, "Not looked at", in.Kept)
+	return t.Flush()
+}
+
+func writeImageInspection(t io.Writer, in *image.ImageInspection) {
 	row := func(cells ...string) { fmt.Fprintln(t, strings.Join(cells, "\t")) }
-	row("image", in.Image)
-	row("", in.Digest)
 	row("platform", in.Platform)
 	if in.Wrapped != nil {
 		row("wrapped", fmt.Sprintf("from %s with OpenTelemetry %s by imgwrap %s; what follows is the source", in.Wrapped.Source, in.Wrapped.Release, in.Wrapped.Version))
@@ -62,7 +75,7 @@ func writeInspection(w io.Writer, in *image.Inspection) error {
 	}
 	if in.Problem != "" {
 		row("python", in.Problem)
-		return t.Flush()
+		return
 	}
 	writeRuns(t, in.Platform, *in.Interpreter, *in.Command)
 	writeDjango(t, in.Django)
@@ -84,5 +97,4 @@ func writeInspection(w io.Writer, in *image.Inspection) error {
 		}
 	}
 	writeList(t, "Warnings", in.Warnings)
-	return t.Flush()
 }

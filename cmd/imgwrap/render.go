@@ -41,7 +41,6 @@ func short(digest string) string {
 func writePlan(w io.Writer, p *image.Plan) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	row := func(cells ...string) { fmt.Fprintln(t, strings.Join(cells, "\t")) }
-	section := func(title string) { fmt.Fprintf(t, "\n%s\n", title) }
 
 	row("image", p.Source)
 	if p.Wrapped {
@@ -52,13 +51,44 @@ func writePlan(w io.Writer, p *image.Plan) error {
 		row("becomes", p.Image)
 		row("", p.Digest)
 	}
+	if p.ImagePlan != nil {
+		writeImagePlan(t, p.ImagePlan)
+	}
+	if p.Index != nil {
+		for _, im := range p.Index.Images {
+			fmt.Fprintf(t, "\n%s\t%s\n", im.Platform, im.SourceDigest)
+			if im.Digest != "" {
+				row("becomes", im.Digest)
+			}
+			writeImagePlan(t, im.ImagePlan)
+		}
+		writeKept(t, "Not changed", p.Index.Kept)
+		writeList(t, "Warnings about the index", p.Index.Warnings)
+	}
+	writeList(t, "Dropped", p.Dropped)
+	return t.Flush()
+}
+
+// writeKept prints what of an index stays as it is.
+func writeKept(t io.Writer, title string, kept []image.Kept) {
+	if len(kept) > 0 {
+		fmt.Fprintf(t, "\n%s\n", title)
+	}
+	for _, k := range kept {
+		fmt.Fprintf(t, "  %s\t%s\n", k.Name, k.Reason)
+	}
+}
+
+func writeImagePlan(t io.Writer, p *image.ImagePlan) {
+	row := func(cells ...string) { fmt.Fprintln(t, strings.Join(cells, "\t")) }
+	section := func(title string) { fmt.Fprintf(t, "\n%s\n", title) }
 
 	writeRuns(t, p.Platform, p.Interpreter, p.Command)
 	writeDjango(t, p.Django)
 	row("  distributions", fmt.Sprint(p.Distributions))
 
 	section("OpenTelemetry")
-	if p.Digest != "" {
+	if p.Release.Version != "" {
 		row("  release", p.Release.Version+"/"+p.Release.Contrib, p.Release.Reason)
 	} else {
 		row("  release", "none fits: the image cannot be wrapped as it is")
@@ -73,8 +103,8 @@ func writePlan(w io.Writer, p *image.Plan) error {
 			row("", fmt.Sprintf("(so do %d more, down to %s)", n-1, r.Versions[n-1]))
 		}
 	}
-	if p.Digest == "" {
-		return t.Flush()
+	if p.Release.Version == "" {
+		return
 	}
 
 	section("Instrumentations")
@@ -106,10 +136,8 @@ func writePlan(w io.Writer, p *image.Plan) error {
 	for _, l := range p.Layers {
 		row("  "+l.Kind, l.Digest, size(l.Size), l.Brings)
 	}
-	writeList(t, "Dropped", p.Dropped)
 	writeList(t, "Notes", p.Notes)
 	writeList(t, "Warnings", p.Warnings)
-	return t.Flush()
 }
 
 // writeRuns prints what an image starts, and how that was found out.

@@ -27,6 +27,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/google/go-containerregistry/pkg/v1/static"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 	"github.com/google/go-containerregistry/pkg/v1/validate"
@@ -74,6 +75,11 @@ func TestMain(m *testing.M) {
 //	put REF FILE TYPE        pushes a file as a manifest
 //	forget REF               deletes the layers of an image from the registry
 //	child REF CHILD          pushes an image that is REF with another command
+//	index REF ENTRY...       pushes an index of PLATFORM=IMAGE, or of an attestation
+//	                         about one as attest=IMAGE, all in one repository
+//	children REF             prints platform, digest and annotations of an index's children
+//	spoil FILE OLD NEW       replaces a text that is in a file
+//	copy REF OTHER           copies an image or index, whose referrers stay behind
 //	digest FILE...           checks that plans, reports and printed lines name one digest
 //	exits N COMMAND...       runs a command that must end with this exit code
 //	unreachable              takes the package index away
@@ -102,14 +108,18 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"image":       pushImage,
-			"manifest":    func(ts *testscript.TestScript, _ bool, args []string) { save(ts, args, v1.Image.RawManifest) },
+			"manifest":    saveManifest,
 			"config":      func(ts *testscript.TestScript, _ bool, args []string) { save(ts, args, v1.Image.RawConfigFile) },
 			"content":     printContent,
 			"keeps":       keepsLayers,
-			"validate":    func(ts *testscript.TestScript, _ bool, args []string) { ts.Check(validate.Image(pull(ts, args[0]))) },
+			"validate":    validateImage,
 			"put":         putManifest,
 			"forget":      forgetLayers,
 			"child":       pushChild,
+			"index":       pushIndex,
+			"children":    printChildren,
+			"copy":        copyImage,
+			"spoil":       spoil,
 			"digest":      sameDigest,
 			"exits":       exits,
 			"unreachable": func(ts *testscript.TestScript, _ bool, _ []string) { ts.Value("index").(*httptest.Server).Close() },
@@ -229,6 +239,28 @@ func save(ts *testscript.TestScript, args []string, document func(v1.Image) ([]b
 	ts.Check(os.WriteFile(ts.MkAbs(args[1]), b, 0o600))
 }
 
+func saveManifest(ts *testscript.TestScript, _ bool, args []string) {
+	r, err := name.ParseReference(args[0])
+	ts.Check(err)
+	d, err := remote.Get(r)
+	ts.Check(err)
+	ts.Check(os.WriteFile(ts.MkAbs(args[1]), d.Manifest, 0o600))
+}
+
+func validateImage(ts *testscript.TestScript, _ bool, args []string) {
+	r, err := name.ParseReference(args[0])
+	ts.Check(err)
+	d, err := remote.Get(r)
+	ts.Check(err)
+	if d.MediaType.IsIndex() {
+		index, err := d.ImageIndex()
+		ts.Check(err)
+		ts.Check(validate.Index(index))
+		return
+	}
+	ts.Check(validate.Image(pull(ts, args[0])))
+}
+
 func putManifest(ts *testscript.TestScript, _ bool, args []string) {
 	r, err := name.ParseReference(args[0])
 	ts.Check(err)
@@ -272,6 +304,83 @@ func pushImage(ts *testscript.TestScript, _ bool, args []string) {
 	ref, err := name.ParseReference(args[0])
 	ts.Check(err)
 	ts.Check(remote.Write(ref, im))
+}
+
+// pushIndex writes the index by hand: with fields that nobody knows, and with
+// white space.
+func pushIndex(ts *testscript.TestScript, _ bool, args []string) {
+	ref, err := name.ParseReference(args[0])
+	ts.Check(err)
+	var children []string
+	for _, arg := range args[1:] {
+		platform, child, _ := strings.Cut(arg, "=")
+		r, err := name.ParseReference(child)
+		ts.Check(err)
+		d, err := remote.Get(r)
+		ts.Check(err)
+		os, architecture, _ := strings.Cut(platform, "/")
+		annotations := ""
+		if platform == "attest" {
+			statement := static.NewLayer([]byte(`{"about":"`+d.Digest.String()+`"}`), "application/vnd.in-toto+json")
+			im, err := mutate.AppendLayers(mutate.MediaType(empty.Image, types.OCIManifestSchema1), statement)
+			ts.Check(err)
+			annotations = fmt.Sprintf(`, "annotations": {"vnd.docker.reference.type": "attestation-manifest", "vnd.docker.reference.digest": "%s"}`, d.Digest)
+			os, architecture = "unknown", "unknown"
+			digest, err := im.Digest()
+			ts.Check(err)
+			r := ref.Context().Digest(digest.String())
+			ts.Check(remote.Write(r, im))
+			d, err = remote.Get(r)
+			ts.Check(err)
+		}
+		architecture, variant, _ := strings.Cut(architecture, "/")
+		if variant != "" {
+			variant = fmt.Sprintf(`, "variant": %q`, variant)
+		}
+		children = append(children, fmt.Sprintf(`{ "mediaType": %q, "size": %d, "digest": %q, "platform": {"os": %q, "architecture": %q%s}%s }`,
+			d.MediaType, d.Size, d.Digest, os, architecture, variant, annotations))
+	}
+	raw := fmt.Sprintf("{\n  \"schemaVersion\": 2,\n  \"mediaType\": %q,\n  \"x-vendor\": [1.0],\n  \"manifests\": [\n    %s\n  ],\n  \"annotations\": {\"kept\": \"<yes>\"}\n}\n",
+		types.OCIImageIndex, strings.Join(children, ",\n    "))
+	ts.Check(remote.Put(ref, rawManifest{[]byte(raw), types.OCIImageIndex}))
+}
+
+func printChildren(ts *testscript.TestScript, _ bool, args []string) {
+	ref, err := name.ParseReference(args[0])
+	ts.Check(err)
+	index, err := remote.Index(ref)
+	ts.Check(err)
+	m, err := index.IndexManifest()
+	ts.Check(err)
+	for _, d := range m.Manifests {
+		fmt.Fprintln(ts.Stdout(), d.Platform, d.Digest, d.Annotations)
+	}
+}
+
+func spoil(ts *testscript.TestScript, _ bool, args []string) {
+	text := ts.ReadFile(args[0])
+	if !strings.Contains(text, args[1]) {
+		ts.Fatalf("%s does not contain %q", args[0], args[1])
+	}
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(strings.ReplaceAll(text, args[1], args[2])), 0o600))
+}
+
+func copyImage(ts *testscript.TestScript, _ bool, args []string) {
+	from, err := name.ParseReference(args[0])
+	ts.Check(err)
+	to, err := name.ParseReference(args[1])
+	ts.Check(err)
+	d, err := remote.Get(from)
+	ts.Check(err)
+	if d.MediaType.IsIndex() {
+		index, err := d.ImageIndex()
+		ts.Check(err)
+		ts.Check(remote.WriteIndex(to, index))
+		return
+	}
+	im, err := d.Image()
+	ts.Check(err)
+	ts.Check(remote.Write(to, im))
 }
 
 func pushChild(ts *testscript.TestScript, _ bool, args []string) {

@@ -37,6 +37,9 @@ func (f *wrapFlags) register(cmd *cobra.Command) {
 	flags.StringVar(&f.bounds, "bounds", "", "strict: only releases whose every bound holds; proven: the newest that is known to work (default: strict, then proven)")
 	flags.StringSliceVar(&o.Instrument.AllowConflict, "allow-conflict", nil, "distributions of the image whose version may be outside what OpenTelemetry asks for")
 	flags.StringSliceVar(&f.activate, "activate", []string{string(image.ByEntrypoint)}, "entrypoint: the launcher goes in front of ENTRYPOINT; environment: PYTHONPATH is set, for containers with a command of their own; or both")
+	flags.StringSliceVar(&o.Platforms, "platform", nil, "of an index, the platforms to wrap, such as linux/arm64 (default: all)")
+	flags.BoolVar(&o.SkipUnsupported, "skip-unsupported", false, "leave the images of an index as they are that cannot be wrapped, instead of refusing all")
+	flags.StringVar((*string)(&o.Attestations), "attestations", string(image.DropAttestations), "drop, keep, or fail on attestations in an index about images that are wrapped")
 	flags.BoolVar(&o.Native, "native", true, "add protobuf's native code where it is known to work: spans encode faster")
 	flags.BoolVar(&o.Bytecode, "bytecode", false, "add bytecode from the cache, see imgwrap layer build --bytecode: the app starts faster")
 
@@ -67,6 +70,9 @@ func (f *wrapFlags) resolve(cmd *cobra.Command, getenv func(string) string) (ima
 	o.Instrument.Bounds = instrument.Bounds(f.bounds)
 	if !slices.Contains([]instrument.Bounds{instrument.BoundsAuto, instrument.BoundsStrict, instrument.BoundsProven}, o.Instrument.Bounds) {
 		return image.Options{}, &usageError{fmt.Sprintf("--bounds %s", f.bounds), "use --bounds strict or --bounds proven"}
+	}
+	if !slices.Contains([]image.AttestationPolicy{image.DropAttestations, image.KeepAttestations, image.FailAttestations}, o.Attestations) {
+		return image.Options{}, &usageError{fmt.Sprintf("--attestations %s", o.Attestations), "use drop, keep or fail"}
 	}
 	for _, way := range f.activate {
 		a := image.Activation(way)
@@ -151,11 +157,28 @@ func (a *app) wrap(cmd *cobra.Command, ref string, flags *wrapFlags) error {
 
 // summarise says on standard error what people look at first.
 func (a *app) summarise(r *image.Report) {
-	for _, w := range r.Plan.Warnings {
-		a.log.Warn(w)
+	for _, im := range r.Plan.Images() {
+		platform := ""
+		if r.Plan.Index != nil {
+			platform = im.Platform + ": "
+		}
+		for _, w := range im.Warnings {
+			a.log.Warn(platform + w)
+		}
+		a.log.Infof("%sOpenTelemetry %s/%s, %d instrumentations, Python %s at %s", platform, im.Release.Version, im.Release.Contrib,
+			len(im.Instrumentations), im.Interpreter.Version, im.Interpreter.Path)
 	}
-	a.log.Infof("OpenTelemetry %s/%s, %d instrumentations, Python %s at %s", r.Plan.Release.Version, r.Plan.Release.Contrib,
-		len(r.Plan.Instrumentations), r.Plan.Interpreter.Version, r.Plan.Interpreter.Path)
+	if index := r.Plan.Index; index != nil {
+		for _, w := range index.Warnings {
+			a.log.Warn(w)
+		}
+		for _, k := range index.Kept {
+			a.log.Infof("%s stays as it is: %s", k.Name, k.Reason)
+		}
+	}
+	for _, d := range r.Plan.Dropped {
+		a.log.Warnf("dropped: %s", d)
+	}
 	if r.Push.UpToDate {
 		a.log.Infof("%s is already up to date", r.Image)
 		return

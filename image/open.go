@@ -1,0 +1,318 @@
+package image
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/imgwrap/imgwrap/image/registry"
+	"github.com/imgwrap/imgwrap/image/rewrite"
+)
+
+// target is what a reference stands for, down to the configs of its images.
+type target struct {
+	reference registry.Reference
+	source    *registry.Source
+	// root is what is to be wrapped: what the reference stands for, or of
+	// something wrapped already, what that was made of.
+	root    *node
+	wrapped bool
+}
+
+// open reads the documents that a reference stands for. The caller closes the
+// source, if there is no error.
+func (w *Wrapper) open(ctx context.Context, ref string) (*target, error) {
+	s, err := w.Registry.Find(ctx, ref)
+	if err != nil {
+		return nil, err
+	}
+	t := &target{reference: s.Reference, source: s, root: &node{descriptor: s.Root.Descriptor(), document: s.Root}}
+	if err = w.grow(ctx, s, t.root); err == nil {
+		err = t.unwrap()
+	}
+	if err != nil {
+		s.Close()
+		if !named(err) {
+			err = fmt.Errorf("%s: %w", ref, err)
+		}
+		return nil, err
+	}
+	return t, nil
+}
+
+// grow reads what is below a node, level by level.
+func (w *Wrapper) grow(ctx context.Context, s *registry.Source, root *node) error {
+	for level := []*node{root}; len(level) > 0; {
+		g, gctx := errgroup.WithContext(ctx)
+		g.SetLimit(max(w.Jobs, 1))
+		for _, n := range level {
+			if n.kept == "" {
+				g.Go(func() error { return n.fill(gctx, s, n == root) })
+			}
+		}
+		if err := g.Wait(); err != nil {
+			return err
+		}
+		var next []*node
+		for _, n := range level {
+			next = append(next, n.children...)
+		}
+		level = next
+	}
+	return nil
+}
+
+// fill reads a node's document, and what it names directly.
+func (n *node) fill(ctx context.Context, s *registry.Source, root bool) (err error) {
+	if n.document.Raw == nil {
+		if n.document, err = s.Document(ctx, n.descriptor); err != nil {
+			return err
+		}
+	}
+	if n.document.MediaType.IsIndex() {
+		list, err := descriptors(n.document.Raw)
+		for _, d := range list {
+			n.children = append(n.children, newNode(d))
+		}
+		return err
+	}
+	n.opened, err = s.Image(ctx, n.document)
+	if unsupported := (*registry.UnsupportedError)(nil); errors.As(err, &unsupported) && !root {
+		n.kept = "no container image"
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if platform := n.opened.Config.OS; platform != "" && platform != "linux" && !root {
+		n.kept = "for " + platform
+		return nil
+	}
+	n.source = &source{
+		reference: s.Reference,
+		image:     rewrite.Image{MediaType: n.opened.MediaType, Manifest: n.opened.RawManifest, Config: n.opened.RawConfig},
+		parsed:    n.opened.Config,
+	}
+	return nil
+}
+
+// unwrap goes back to the source of what is wrapped already: it is wrapped again
+// with today's options, never on top.
+func (t *target) unwrap() error {
+	var index []registry.Document
+	for _, n := range t.root.images() {
+		origin, err := originOf(n.source.image, n.source.parsed)
+		if err != nil {
+			return err
+		}
+		if origin == nil {
+			continue
+		}
+		n.source.image, n.source.parsed, n.source.wrapped = origin.image, origin.parsed, &origin.wrapping
+		t.wrapped = true
+		index = origin.index
+	}
+	var err error
+	switch {
+	case !t.wrapped:
+	case t.root.children == nil:
+		t.root.document = registry.NewDocument(t.root.source.image.MediaType, t.root.source.image.Manifest)
+		t.root.descriptor = t.root.document.Descriptor()
+	case index != nil:
+		err = t.restore(index)
+	default:
+		err = t.root.replace()
+	}
+	if t.root.children != nil {
+		for _, n := range t.root.images() {
+			n.source.index = t.root.indexes()
+		}
+	}
+	return err
+}
+
+// replace puts the sources of images that were wrapped one by one into the
+// indexes above them.
+func (n *node) replace() error {
+	if n.source != nil {
+		n.document = registry.NewDocument(n.source.image.MediaType, n.source.image.Manifest)
+	}
+	edits := map[int]rewrite.Child{}
+	for i, c := range n.children {
+		if c.kept != "" {
+			continue
+		}
+		was := c.descriptor.Digest
+		if err := c.replace(); err != nil {
+			return err
+		}
+		if c.document.Digest != was {
+			edits[i] = rewrite.Child{Content: c.document.Raw}
+		}
+	}
+	if len(edits) > 0 {
+		raw, _, err := rewrite.Index(n.document.Raw, edits)
+		if err != nil {
+			return err
+		}
+		n.document = registry.NewDocument(n.document.MediaType, raw)
+	}
+	n.descriptor.Digest, n.descriptor.Size = n.document.Digest, int64(len(n.document.Raw))
+	return nil
+}
+
+// restore takes the tree back to the index that was wrapped. documents are that
+// index and those in it. What was found has to be what comes of it by putting
+// the wrapped images in and by taking out what is gone.
+func (t *target) restore(documents []registry.Document) error {
+	r := restorer{
+		indexes: map[v1.Hash]registry.Document{},
+		images:  map[v1.Hash]*node{},
+		listed:  map[v1.Hash]*node{},
+	}
+	for _, d := range documents {
+		r.indexes[d.Digest] = d
+	}
+	var sibling *wrapping
+	for _, n := range t.root.images() {
+		if n.source.wrapped != nil {
+			r.images[n.source.image.Digest()] = n
+			sibling = n.source.wrapped
+		}
+	}
+	t.root.each(func(n *node) { r.listed[n.descriptor.Digest] = n })
+	root, now, err := r.restore(&node{descriptor: documents[0].Descriptor()})
+	if err != nil {
+		return err
+	}
+	if now.Digest != t.source.Root.Digest {
+		return changedSince(sibling.source, "its index is not the one that imgwrap wrote")
+	}
+	t.root = root
+	// What that wrapping left as it was came from the same place.
+	repository, _, _ := strings.Cut(sibling.source, "@")
+	for _, n := range root.images() {
+		if n.source.wrapped == nil {
+			n.source.wrapped = &wrapping{
+				source:   repository + "@" + n.descriptor.Digest.String(),
+				baseName: sibling.baseName,
+				env:      environ(n.source.parsed.Config.Env),
+			}
+		}
+	}
+	return nil
+}
+
+// A restorer makes the tree of a source from that of the index wrapped from it.
+type restorer struct {
+	indexes map[v1.Hash]registry.Document // of the source
+	images  map[v1.Hash]*node             // that are wrapped, by their sources
+	listed  map[v1.Hash]*node             // that is there
+}
+
+// restore completes a node of the source and returns what the wrapped index
+// should have in its place, which has no content if it is as in the source.
+func (r restorer) restore(n *node) (_ *node, now registry.Document, err error) {
+	digest := n.descriptor.Digest
+	now.Digest = digest
+	if doc, ok := r.indexes[digest]; ok && n.kept == "" {
+		now, err = r.restoreIndex(n, doc)
+		return n, now, err
+	}
+	if there, ok := r.listed[digest]; ok {
+		there.descriptor = n.descriptor
+		return there, now, nil
+	}
+	if im, ok := r.images[digest]; ok {
+		n.opened, n.source = im.opened, im.source
+		now, n.document = im.document, registry.NewDocument(n.source.image.MediaType, n.source.image.Manifest)
+		return n, now, nil
+	}
+	n.missing = true
+	return n, now, nil
+}
+
+func (r restorer) restoreIndex(n *node, doc registry.Document) (registry.Document, error) {
+	n.document = doc
+	list, err := descriptors(doc.Raw)
+	if err != nil {
+		return registry.Document{}, err
+	}
+	edits := map[int]rewrite.Child{}
+	for i, d := range list {
+		child, now, err := r.restore(newNode(d))
+		if err != nil {
+			return registry.Document{}, err
+		}
+		n.children = append(n.children, child)
+		switch {
+		case child.missing && child.describes != "":
+			edits[i] = rewrite.Child{Drop: true}
+		case now.Digest != d.Digest:
+			edits[i] = rewrite.Child{Content: now.Raw}
+		}
+	}
+	raw, _, err := rewrite.Index(doc.Raw, edits)
+	if err != nil {
+		return registry.Document{}, err
+	}
+	return registry.NewDocument(doc.MediaType, raw), nil
+}
+
+// each calls f for the node and all below it.
+func (n *node) each(f func(*node)) {
+	f(n)
+	for _, c := range n.children {
+		c.each(f)
+	}
+}
+
+// layers are those of the source of a node's image.
+func (n *node) layers() []v1.Descriptor {
+	return n.opened.Manifest.Layers[:len(n.source.parsed.RootFS.DiffIDs)]
+}
+
+// choose keeps as they are the images that are of none of the platforms, if
+// there are any.
+func (n *node) choose(platforms []string) error {
+	images := n.images()
+	if len(images) == 0 {
+		return &RefusedError{"the index lists no image for Linux", "name an image of Linux"}
+	}
+	if len(platforms) == 0 {
+		return nil
+	}
+	used := map[string]bool{}
+	for _, im := range images {
+		own := im.platform()
+		chosen := false
+		for _, wanted := range platforms {
+			spec, err := v1.ParsePlatform(wanted)
+			if err != nil || spec.OS == "" || spec.Architecture == "" {
+				return &UsageError{"--platform " + wanted + " is no platform", "write OS/ARCHITECTURE, such as linux/arm64"}
+			}
+			if own.Satisfies(*spec) {
+				used[wanted], chosen = true, true
+			}
+		}
+		if !chosen {
+			im.kept, im.source = "not of the platforms asked for", nil
+		}
+	}
+	for _, wanted := range platforms {
+		if !used[wanted] {
+			there := map[string]bool{}
+			for _, im := range images {
+				there[im.platform().String()] = true
+			}
+			return &UsageError{"--platform " + wanted + ": the image has none of it", "there is " + strings.Join(slices.Sorted(maps.Keys(there)), ", ")}
+		}
+	}
+	return nil
+}

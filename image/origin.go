@@ -1,0 +1,156 @@
+package image
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+
+	"github.com/imgwrap/imgwrap/image/registry"
+	"github.com/imgwrap/imgwrap/image/rewrite"
+)
+
+// An origin is what a wrapped image was made from, by its own labels.
+type origin struct {
+	image  rewrite.Image       // of one platform, the source
+	parsed *v1.ConfigFile      // its config
+	index  []registry.Document // the index that the source was in and the indexes in that, if it was in one
+	wrapping
+}
+
+// wrapping is what a wrapped image says of how it was made.
+type wrapping struct {
+	source   string // label: repository@digest
+	baseName string // annotation of an OCI manifest, "" if there is none
+	env      map[string]string
+}
+
+// originOf reads the labels of an image of one platform. It is nil if imgwrap
+// did not wrap the image. Of an image that was changed since there is no way
+// back: the error says what is different.
+func originOf(im rewrite.Image, parsed *v1.ConfigFile) (*origin, error) {
+	labels := parsed.Config.Labels
+	label, ok := labels[LabelOrigin]
+	if !ok {
+		return nil, nil
+	}
+	o := &origin{parsed: new(v1.ConfigFile), wrapping: wrapping{source: labels[LabelSource], env: environ(parsed.Config.Env)}}
+	var before, now v1.Manifest
+	manifest, config, err := unpackImage(label)
+	if err == nil {
+		o.image = rewrite.Image{MediaType: mediaType(manifest), Manifest: manifest, Config: config}
+		err = errors.Join(json.Unmarshal(config, o.parsed), json.Unmarshal(manifest, &before))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading the label %s: %w", LabelOrigin, err)
+	}
+	if err := json.Unmarshal(im.Manifest, &now); err != nil {
+		return nil, fmt.Errorf("reading the manifest: %w", err)
+	}
+	o.baseName = now.Annotations[AnnotationBaseName]
+	if packed, ok := labels[LabelIndex]; ok {
+		documents, err := rewrite.Unpack(packed)
+		if err != nil {
+			return nil, fmt.Errorf("reading the label %s: %w", LabelIndex, err)
+		}
+		for _, raw := range documents {
+			o.index = append(o.index, registry.NewDocument(mediaType(raw), raw))
+		}
+	}
+	// An image that was built on the wrapped one has its labels too.
+	if changes := append(layerChanges(before.Layers, now.Layers), configChanges(o.parsed, parsed)...); len(changes) > 0 {
+		return nil, changedSince(o.source, changes...)
+	}
+	sealed, err := seal(im.Config)
+	if err != nil {
+		return nil, err
+	}
+	if sealed != labels[LabelSeal] {
+		return nil, changedSince(o.source, "its config is not the one that imgwrap wrote")
+	}
+	return o, nil
+}
+
+// unpackImage unpacks the label of an image of one platform.
+func unpackImage(label string) (manifest, config []byte, err error) {
+	documents, err := rewrite.Unpack(label)
+	if err != nil {
+		return nil, nil, err
+	}
+	if len(documents) != 2 {
+		return nil, nil, fmt.Errorf("it holds %d documents instead of manifest and config", len(documents))
+	}
+	return documents[0], documents[1], nil
+}
+
+// changedSince refuses an image that was changed after it was wrapped.
+func changedSince(source string, what ...string) error {
+	return &RefusedError{
+		Problem: "it was made of an image that imgwrap wrapped, and changed since: " + strings.Join(what, "; "),
+		Remedy:  "build it on the image without OpenTelemetry, " + source + ", and wrap the result",
+	}
+}
+
+// layerChanges says what is different from the source's layers with ours on top.
+func layerChanges(before, now []v1.Descriptor) []string {
+	for i, d := range before {
+		if i >= len(now) {
+			return []string{fmt.Sprintf("it has %d layers where its source has %d", len(now), len(before))}
+		}
+		if now[i].Digest != d.Digest {
+			return []string{fmt.Sprintf("layer %d is %s instead of its source's %s", i+1, now[i].Digest, d.Digest)}
+		}
+	}
+	return nil
+}
+
+// configChanges names what differs between the configs although wrapping never
+// changes it.
+func configChanges(before, now *v1.ConfigFile) []string {
+	var changes []string
+	for _, field := range []struct {
+		name        string
+		before, now any
+	}{
+		{"Cmd", before.Config.Cmd, now.Config.Cmd},
+		{"User", before.Config.User, now.Config.User},
+		{"WorkingDir", before.Config.WorkingDir, now.Config.WorkingDir},
+		{"ExposedPorts", before.Config.ExposedPorts, now.Config.ExposedPorts},
+		{"Volumes", before.Config.Volumes, now.Config.Volumes},
+		{"Healthcheck", before.Config.Healthcheck, now.Config.Healthcheck},
+		{"Shell", before.Config.Shell, now.Config.Shell},
+		{"StopSignal", before.Config.StopSignal, now.Config.StopSignal},
+	} {
+		b, errBefore := json.Marshal(field.before)
+		n, errNow := json.Marshal(field.now)
+		if errBefore != nil || errNow != nil || !bytes.Equal(b, n) {
+			changes = append(changes, fmt.Sprintf("%s is %s instead of %s", field.name, n, b))
+		}
+	}
+	if n, m := len(now.RootFS.DiffIDs), len(before.RootFS.DiffIDs); n < m || !slices.Equal(now.RootFS.DiffIDs[:m], before.RootFS.DiffIDs) {
+		changes = append(changes, "its diff IDs do not begin with its source's")
+	}
+	return changes
+}
+
+// mediaType is what a manifest or index says it is, or what it has to be if it
+// says nothing (OCI image-spec, manifest.md and image-index.md: the field is
+// optional).
+func mediaType(raw []byte) types.MediaType {
+	var doc struct {
+		MediaType types.MediaType `json:"mediaType"`
+		Manifests json.RawMessage `json:"manifests"`
+	}
+	switch err := json.Unmarshal(raw, &doc); {
+	case err == nil && doc.MediaType != "":
+		return doc.MediaType
+	case doc.Manifests != nil:
+		return types.OCIImageIndex
+	}
+	return types.OCIManifestSchema1
+}

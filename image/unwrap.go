@@ -1,0 +1,126 @@
+package image
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/imgwrap/imgwrap/image/registry"
+)
+
+// UnwrapReport is what undoing a wrapping did.
+type UnwrapReport struct {
+	Version int             `json:"version"` // PlanVersion
+	Wrapped string          `json:"wrapped"` // reference as given
+	Image   string          `json:"image"`   // repository, with the tag if one was moved
+	Tag     string          `json:"tag,omitempty"`
+	Digest  string          `json:"digest"` // of the source
+	Push    registry.Report `json:"push"`
+
+	destination registry.Reference
+}
+
+// Name is the source by digest, repository@digest.
+func (r *UnwrapReport) Name() string { return r.destination.Repository() + "@" + r.Digest }
+
+// Unwrap gives back the image or index that a wrapped one was made from, byte
+// for byte: from its labels, and where these do not have all of it from the
+// registry. No tag is moved unless the destination says so.
+func (w *Wrapper) Unwrap(ctx context.Context, ref string, to Destination) (*UnwrapReport, error) {
+	t, err := w.open(ctx, ref)
+	if err != nil {
+		return nil, err
+	}
+	defer t.source.Close()
+	report, err := w.unwrap(ctx, t, to)
+	if err != nil && !named(err) {
+		err = fmt.Errorf("%s: %w", ref, err)
+	}
+	return report, err
+}
+
+func (w *Wrapper) unwrap(ctx context.Context, t *target, to Destination) (*UnwrapReport, error) {
+	if !t.wrapped {
+		return nil, &RefusedError{"imgwrap did not wrap it", "imgwrap inspect shows what is in it"}
+	}
+	digest := t.root.descriptor.Digest
+	destination, err := w.unwrapped(t, to)
+	if err != nil {
+		return nil, err
+	}
+	source, tree, err := w.sourceTree(ctx, t)
+	if err != nil {
+		return nil, err
+	}
+	if source != t.source {
+		defer source.Close()
+	}
+	pushed, err := w.Registry.Write(ctx, destination, source, tree)
+	if err != nil {
+		return nil, err
+	}
+	report := &UnwrapReport{
+		Version:     PlanVersion,
+		Wrapped:     t.reference.Name(),
+		Image:       destination.Repository(),
+		Tag:         destination.Tag(),
+		Digest:      digest.String(),
+		Push:        pushed,
+		destination: destination,
+	}
+	if report.Tag != "" {
+		report.Image = destination.Name()
+	}
+	return report, nil
+}
+
+// unwrapped is where the source goes: by default into the wrapped image's
+// repository, known by its digest alone.
+func (w *Wrapper) unwrapped(t *target, to Destination) (registry.Reference, error) {
+	digest := t.root.descriptor.Digest.String()
+	if to != (Destination{}) {
+		return to.resolve(w.Registry, t.reference, digest, false)
+	}
+	if t.reference.Transport != registry.InRegistry {
+		return registry.Reference{}, &UsageError{"only a registry keeps an image without a tag", "give a --tag, or --in-place"}
+	}
+	return w.Registry.ParseReference(t.reference.Repository() + "@" + digest)
+}
+
+// sourceTree returns what the source consists of and where to read what the tree
+// does not hold.
+func (w *Wrapper) sourceTree(ctx context.Context, t *target) (*registry.Source, registry.Tree, error) {
+	tree := registry.Tree{Root: t.root.document}
+	var missing []string
+	label := ""
+	t.root.each(func(n *node) {
+		if n.missing {
+			missing = append(missing, n.descriptor.Digest.String())
+		}
+		if n.document.Raw != nil && n != t.root {
+			tree.Documents = append(tree.Documents, n.document)
+		}
+		if n.source != nil && n.source.wrapped != nil {
+			tree.Configs = append(tree.Configs, n.source.image.Config)
+			label = n.source.wrapped.source
+		}
+	})
+	if missing == nil {
+		return t.source, tree, nil
+	}
+	// What wrapping took out of the index is where the source was, if anywhere.
+	repository, _, _ := strings.Cut(label, "@")
+	for _, place := range []string{t.reference.Repository(), repository} {
+		s, err := w.Registry.Find(ctx, place+"@"+tree.Root.Digest.String())
+		if err == nil {
+			return s, registry.Tree{Root: s.Root}, nil
+		}
+		if ctx.Err() != nil {
+			return nil, registry.Tree{}, err
+		}
+	}
+	return nil, registry.Tree{}, &RefusedError{
+		Problem: fmt.Sprintf("its source %s is not in %s any more, and wrapping took out of it what only that had: %s", tree.Root.Digest, repository, strings.Join(missing, ", ")),
+		Remedy:  "wrap with --attestations keep what has to be unwrapped elsewhere",
+	}
+}
