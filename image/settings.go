@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/imgwrap/imgwrap/layer/catalog"
+	"github.com/imgwrap/imgwrap/layer/pep440"
 )
 
 // Settings are the OpenTelemetry settings that become environment variables of
@@ -159,8 +160,22 @@ func (s Settings) environment(image map[string]string, service string, r *catalo
 			}
 		}
 		env = append(env, v)
+		if p.name == "OTEL_LOGS_EXPORTER" && v.Value != "none" && handlerOnDemand(r) && image[logHandler] == "" {
+			env = append(env, Variable{logHandler, "true", "default"})
+		}
 	}
 	return env, nil
+}
+
+// logHandler makes an SDK hand on what the app logs.
+const logHandler = "OTEL_PYTHON_LOGGING_AUTO_INSTRUMENTATION_ENABLED"
+
+// handlerOnDemand says whether a release needs [logHandler]. From 1.40.0 on the
+// logging instrumentation does it unasked, and the SDK warns of the variable.
+func handlerOnDemand(r *catalog.Release) bool {
+	version, err := pep440.Parse(r.Version)
+	first, _ := pep440.Parse("1.40.0")
+	return err == nil && version.Compare(first) < 0
 }
 
 // listed checks a comma separated list against the names there are: an unknown

@@ -14,6 +14,13 @@ var release117 = &catalog.Release{
 	Propagators:      []string{"b3", "b3multi", "baggage", "jaeger", "ottrace", "tracecontext", "xray"},
 	TracesExporters:  []string{"console", "otlp_proto_http"},
 	MetricsExporters: []string{"console"},
+	LogsExporters:    []string{"console"},
+}
+
+var release140 = &catalog.Release{
+	Version: "1.40.0", Contrib: "0.61b0",
+	TracesExporters: []string{"otlp_proto_http"},
+	LogsExporters:   []string{"console"},
 }
 
 var release112 = &catalog.Release{Version: "1.12.0", Contrib: "0.33b0", TracesExporters: []string{"console", "otlp_proto_http"}}
@@ -44,6 +51,23 @@ func TestEnvironment(t *testing.T) {
 				"OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf (default), OTEL_EXPORTER_OTLP_ENDPOINT=http://collector:4318 (--endpoint), " +
 				"OTEL_SERVICE_NAME=shop (--service-name), OTEL_RESOURCE_ATTRIBUTES=application=store (--application), " +
 				"OTEL_PROPAGATORS=b3,b3multi,tracecontext,baggage (--propagators), OTEL_PYTHON_LOG_CORRELATION=true (--log-correlation)",
+		},
+		{
+			name: "logs, which the SDK hands on if told to", settings: Settings{LogsExporter: "console"},
+			want: "OTEL_TRACES_EXPORTER=otlp (default), OTEL_METRICS_EXPORTER=none (default), OTEL_LOGS_EXPORTER=console (--logs-exporter), " +
+				"OTEL_PYTHON_LOGGING_AUTO_INSTRUMENTATION_ENABLED=true (default), " +
+				"OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf (default), OTEL_SERVICE_NAME=app (default)",
+		},
+		{
+			name: "logs, and the image says what the SDK does", settings: Settings{LogsExporter: "console"},
+			image: map[string]string{"OTEL_PYTHON_LOGGING_AUTO_INSTRUMENTATION_ENABLED": "false"},
+			want: "OTEL_TRACES_EXPORTER=otlp (default), OTEL_METRICS_EXPORTER=none (default), OTEL_LOGS_EXPORTER=console (--logs-exporter), " +
+				"OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf (default), OTEL_SERVICE_NAME=app (default)",
+		},
+		{
+			name: "logs in a release that needs no telling", settings: Settings{LogsExporter: "console"}, release: release140,
+			want: "OTEL_TRACES_EXPORTER=otlp (default), OTEL_METRICS_EXPORTER=none (default), OTEL_LOGS_EXPORTER=console (--logs-exporter), " +
+				"OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf (default), OTEL_SERVICE_NAME=app (default)",
 		},
 		{name: "unknown propagator", settings: Settings{Propagators: "b3,zipkin"}, problem: `no propagator named "zipkin"`},
 		{name: "unknown propagator of the image", image: map[string]string{"OTEL_PROPAGATORS": "datadog"}, problem: "OTEL_PROPAGATORS=datadog (image)"},
