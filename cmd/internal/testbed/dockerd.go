@@ -1,0 +1,91 @@
+package testbed
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// Engine is a Docker engine of the bed's own.
+type Engine struct{ host string }
+
+// Engine starts a Docker engine, which runs until the bed is closed. It reaches
+// the bed's registry, and containers can have the host's network.
+func (b *Bed) Engine(ctx context.Context) (*Engine, error) {
+	if _, err := exec.LookPath("dockerd"); err != nil {
+		return nil, errors.New("dockerd missing: apt-get install docker.io")
+	}
+	dir := filepath.Join(b.dir, "docker")
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		return nil, err
+	}
+	socket := filepath.Join(dir, "sock")
+	script := `umount /sys/fs/cgroup/unified 2>/dev/null; exec dockerd "$@"` // see podman
+	// Not bound to ctx: it runs until Close.
+	cmd := exec.Command("unshare", "--mount", "sh", "-c", script, "dockerd",
+		"--host=unix://"+socket, "--data-root="+filepath.Join(dir, "data"), "--exec-root="+filepath.Join(dir, "exec"),
+		"--pidfile="+filepath.Join(dir, "pid"), "--config-file=", "--bridge=none", "--iptables=false", "--ip6tables=false")
+	cmd.Env = append(os.Environ(), "TMPDIR="+dir)
+	dieWithParent(cmd)
+	s := &server{cmd: cmd, exited: make(chan struct{})}
+	cmd.Stdout, cmd.Stderr = &s.output, &s.output
+	if err := cmd.Start(); err != nil {
+		return nil, fmt.Errorf("starting dockerd: %w", err)
+	}
+	go func() {
+		_ = cmd.Wait() // it ends on a signal, or with the reason in its output
+		close(s.exited)
+	}()
+	b.servers.mu.Lock()
+	b.servers.running = append(b.servers.running, s)
+	b.servers.mu.Unlock()
+	for {
+		conn, err := new(net.Dialer).DialContext(ctx, "unix", socket)
+		if err == nil {
+			conn.Close()
+			return &Engine{"unix://" + socket}, nil
+		}
+		select {
+		case <-time.After(50 * time.Millisecond):
+		case <-s.exited:
+			return nil, fmt.Errorf("starting dockerd: it ended before it listened\n%s", tail(s.output.String()))
+		case <-ctx.Done():
+			return nil, fmt.Errorf("starting dockerd: %w\n%s", ctx.Err(), tail(s.output.String()))
+		}
+	}
+}
+
+// Host is where the engine listens, as DOCKER_HOST has it.
+func (e *Engine) Host() string { return e.host }
+
+// Docker runs a docker command and returns what it wrote to stdout, without white
+// space around it.
+func (e *Engine) Docker(ctx context.Context, args ...string) (string, error) {
+	var stdout, stderr bytes.Buffer
+	// The client that comes with dockerd: another one may want a newer engine.
+	cmd := command(ctx, []string{"DOCKER_HOST=" + e.host}, append([]string{"/usr/bin/docker"}, args...)...)
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	if err := cmd.Run(); err != nil {
+		return "", fmt.Errorf("running docker %s: %w\n%s", strings.Join(args, " "), err, tail(stderr.String()))
+	}
+	return strings.TrimSpace(stdout.String()), nil
+}
+
+// Podman runs a podman command with the bed's images and returns what it wrote to
+// stdout, without white space around it.
+func (b *Bed) Podman(ctx context.Context, args ...string) (string, error) {
+	var stdout, stderr bytes.Buffer
+	cmd := b.podman(ctx, args...)
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	if err := cmd.Run(); err != nil {
+		return "", fmt.Errorf("running podman %s: %w\n%s", strings.Join(args, " "), err, tail(stderr.String()))
+	}
+	return strings.TrimSpace(stdout.String()), nil
+}
