@@ -43,6 +43,8 @@ What stays in the process:
 - sys.modules: "_imgwrap_loader" (this module; tells that it has run), what the
   release's initialisation imports, and "sitecustomize": the next one on
   sys.path, as if this one were not there, or this one if there is no other.
+- the objects that are there then, in the garbage collector's permanent
+  generation (gc.freeze), if telemetry is on.
 - os.environ: what OpenTelemetry's distro sets, OTEL_EXPORTER_OTLP_PROTOCOL
   (http/protobuf, the only one in the bundle) unless set, and "environment" of
   wrap.json, which is for commands that clear theirs. PYTHONPATH is as it
@@ -130,7 +132,8 @@ def load():
         before = Snapshot()
         for name, value in (wrap.get("environment") or {}).items():
             os.environ.setdefault(str(name), str(value))
-        initialize(wrap, bundle, touched, watch)
+        with Permanent():
+            initialize(wrap, bundle, touched, watch)
     except BaseException as error:
         if touched:
             # Patches of the application's packages import from the bundle, so
@@ -380,6 +383,29 @@ def is_under(module, directory):
         isinstance(path, str) and (path + os.sep).startswith(directory + os.sep)
         for path in paths
     )
+
+
+class Permanent(object):
+    """What is made meanwhile stays: no garbage collection looks at it, ever.
+
+    Imports leave hundreds of thousands of objects that live as long as the
+    process does. Going through them again and again, at the end of the process
+    too, took a fifth of the time of one that does nothing.
+    """
+
+    def __enter__(self):
+        import gc
+
+        self.enabled = gc.isenabled()
+        gc.disable()
+
+    def __exit__(self, kind, *_):
+        import gc
+
+        if kind is None and hasattr(gc, "freeze"):  # since 3.7
+            gc.freeze()
+        if self.enabled:
+            gc.enable()
 
 
 def initialize(wrap, bundle, touched, watch):

@@ -474,6 +474,17 @@ class LoadTest(LoaderTest):
         )
 
     @each_release
+    def test_garbage_collector(self, release):
+        self.write_bundle(release)
+        # Some versions have permanent objects of their own.
+        code = "import gc; print(gc.isenabled(), getattr(gc, 'get_freeze_count', int)() > 999)"
+        result = self.python("-c", code)
+        self.assertEqual(result.out, "True %s\n" % (sys.version_info >= (3, 7)))
+        self.write_module("fake/distro.py", "raise ValueError")
+        result = self.python("-c", code)
+        self.assertEqual(result.out, "True False\n")
+
+    @each_release
     def test_packages_of_the_application_win(self, release):
         self.write_bundle(release)
         code = "import dependency, shared; print(dependency.__file__, shared.__file__)"
