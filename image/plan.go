@@ -17,6 +17,7 @@ import (
 	"github.com/imgwrap/imgwrap/image/registry"
 	"github.com/imgwrap/imgwrap/image/rewrite"
 	"github.com/imgwrap/imgwrap/image/scan"
+	"github.com/imgwrap/imgwrap/layer/bundle"
 	"github.com/imgwrap/imgwrap/layer/catalog"
 	"github.com/imgwrap/imgwrap/layer/pep508"
 )
@@ -410,7 +411,7 @@ func planImage(src source, opts Options, c *catalog.Catalog, layers prebuilt) (*
 		return nil, err
 	}
 	if ready.pythonPath {
-		p.Env = append(p.Env, Variable{"PYTHONPATH", strings.TrimSuffix(loaderDir+":"+image["PYTHONPATH"], ":"), "--activate"})
+		p.Env = append(p.Env, Variable{"PYTHONPATH", strings.TrimSuffix(bundle.InitDir+":"+image["PYTHONPATH"], ":"), "--activate"})
 	}
 	p.serve(env.Command, src.files, choice.Release, image)
 	p.Warnings = append(p.Warnings, silenced(image)...)

@@ -7,7 +7,6 @@ import (
 	"strings"
 
 	"github.com/imgwrap/imgwrap/image/python"
-	"github.com/imgwrap/imgwrap/layer/bundle"
 )
 
 // Activation is a way for telemetry to get into the app's processes.
@@ -21,9 +20,6 @@ const (
 	// is instrumented but for one-shot tools, whatever its command is.
 	ByEnvironment Activation = "environment"
 )
-
-// loaderDir is the directory on PYTHONPATH in which Python finds the loader.
-const loaderDir = bundle.Root + "/init"
 
 // activate says whether a way was asked for.
 func (o Options) activate(a Activation) bool {

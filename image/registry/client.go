@@ -99,20 +99,6 @@ func New(o Options) *Client {
 	return c
 }
 
-// Parse parses a reference the way docker does: without a registry it is Docker
-// Hub's, without tag and digest it is latest. The error is a *UsageError.
-func (c *Client) Parse(ref string) (name.Reference, error) {
-	var options []name.Option
-	if c.insecure {
-		options = append(options, name.Insecure)
-	}
-	r, err := name.ParseReference(ref, options...)
-	if err != nil || strings.Contains(ref, "://") || elsewhere(ref) { // "docker:" would be a registry
-		return nil, &UsageError{Reference: ref}
-	}
-	return r, nil
-}
-
 // session returns an HTTP client that is allowed the actions ("pull", or
 // "push,pull") in repo, and to pull from the other repositories.
 func (c *Client) session(ctx context.Context, repo name.Repository, actions string, others ...name.Repository) (*http.Client, error) {

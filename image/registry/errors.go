@@ -28,18 +28,18 @@ func (e *UsageError) Error() string {
 	switch {
 	case e.problem != "":
 		return fmt.Sprintf("%q is not an image reference: %s", e.Reference, line(e.problem))
-	case elsewhere(e.Reference):
-		return fmt.Sprintf("%q is not in a registry, and only registries are supported", e.Reference)
+	case unsupported(e.Reference):
+		return fmt.Sprintf("%q is kept in a way that is not supported", e.Reference)
 	}
 	return fmt.Sprintf("%q is not an image reference", e.Reference)
 }
 
-// elsewhere says whether a reference is to what is not in a registry, as skopeo
-// and podman write it (containers-transports(5)).
-func elsewhere(ref string) bool {
+// unsupported says whether a reference is one that podman and skopeo read and we
+// do not (containers-transports(5)).
+func unsupported(ref string) bool {
 	transport, _, ok := strings.Cut(ref, ":")
 	switch transport {
-	case "containers-storage", "dir", "docker-archive", "docker-daemon", "oci", "oci-archive", "ostree", "sif":
+	case "containers-storage", "dir", "ostree", "sif":
 		return ok
 	}
 	return false
@@ -57,8 +57,8 @@ func (e *UsageError) Hint() string {
 		}[Transport(transport)]
 	}
 	switch {
-	case elsewhere(e.Reference):
-		return "push it to one: skopeo copy " + e.Reference + " docker://REGISTRY/REPOSITORY:TAG"
+	case unsupported(e.Reference):
+		return "copy it: skopeo copy " + e.Reference + " oci:DIR:TAG"
 	case strings.Contains(e.Reference, "://"):
 		return "leave out the " + e.Reference[:strings.Index(e.Reference, "://")+3]
 	case strings.ToLower(e.Reference) != e.Reference:

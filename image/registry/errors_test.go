@@ -156,7 +156,7 @@ func TestOpenErrors(t *testing.T) {
 			if tt.ref == "" {
 				tt.ref = ":1"
 			}
-			im, err := s.client(Options{}).Open(t.Context(), image+tt.ref)
+			im, err := open(t.Context(), s.client(Options{}), image+tt.ref)
 			if err == nil {
 				t.Fatalf("opened %v", im)
 			}
@@ -229,7 +229,7 @@ func TestNetworkErrors(t *testing.T) {
 		}), "registry.test: not HTTP", ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			im, err := plain.client(Options{Transport: tt.transport}).Open(t.Context(), tt.image)
+			im, err := open(t.Context(), plain.client(Options{Transport: tt.transport}), tt.image)
 			e, ok := err.(*Error)
 			if !ok {
 				t.Fatalf("got %v, %v", im, err)
@@ -244,7 +244,7 @@ func TestNetworkErrors(t *testing.T) {
 	}
 
 	t.Run("insecure", func(t *testing.T) {
-		_, err := plain.client(Options{Insecure: true}).Open(t.Context(), untrusted+"/app")
+		_, err := open(t.Context(), plain.client(Options{Insecure: true}), untrusted+"/app")
 		if err == nil || !strings.Contains(err.Error(), "404") {
 			t.Errorf("got %v", err)
 		}
@@ -342,7 +342,7 @@ func TestRetry(t *testing.T) {
 				n++
 				return tt.fault(w, n)
 			}
-			_, err := s.client(Options{}).Open(t.Context(), s.host()+"/app:1")
+			_, err := open(t.Context(), s.client(Options{}), s.host()+"/app:1")
 			if (err != nil) != tt.fails {
 				t.Errorf("got %v", err)
 			}
@@ -370,7 +370,7 @@ func TestWaiting(t *testing.T) {
 	c := New(Options{Keychain: authn.NewMultiKeychain(), Waiting: func(cause string, d time.Duration) {
 		told = append(told, fmt.Sprintf("%s: %v", cause, d))
 	}})
-	if _, err := c.Open(t.Context(), s.host()+"/app:1"); err == nil {
+	if _, err := open(t.Context(), c, s.host()+"/app:1"); err == nil {
 		t.Error("opened")
 	}
 	if want := "opening " + s.host() + "/app:1: 127.0.0.1 answered 503 Service Unavailable: 0s"; !slices.Equal(told, []string{want}) {
@@ -473,7 +473,7 @@ func TestDiagnosePush(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, err = c.Push(t.Context(), dst, &Image{}, Content{
+		_, err = push(t.Context(), c, dst, &Image{}, madeImage{
 			Manifest: []byte(`{"config":{"digest":"sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a","size":2}}`),
 			Config:   []byte("{}"),
 		})

@@ -29,8 +29,6 @@ const (
 type Image struct {
 	// Name is what messages call the image: the reference it was opened by.
 	Name string
-	// Reference is where in a registry it was found, nil if it was not in one.
-	Reference name.Reference
 	// Digest of the manifest, as it was when the image was opened. All that is
 	// read from the image afterwards belongs to this manifest, even if its tag
 	// moves meanwhile.
@@ -46,21 +44,6 @@ type Image struct {
 	source *Source
 }
 
-// Open opens an image in a registry. It reads manifest and config, but no layer.
-//
-// The error is a *UsageError if ref is no reference, an *UnsupportedError if
-// there is something other than the image of one platform, else an *Error.
-func (c *Client) Open(ctx context.Context, ref string) (*Image, error) {
-	if _, err := c.Parse(ref); err != nil {
-		return nil, err
-	}
-	s, err := c.Find(ctx, ref)
-	if err != nil {
-		return nil, err
-	}
-	return s.Image(ctx, s.Root)
-}
-
 // Image opens an image of the source by its manifest. It reads the config.
 //
 // The error is an *UnsupportedError if the document is not the manifest of a
@@ -68,7 +51,6 @@ func (c *Client) Open(ctx context.Context, ref string) (*Image, error) {
 func (s *Source) Image(ctx context.Context, manifest Document) (*Image, error) {
 	im := &Image{
 		Name:        s.Reference.String(),
-		Reference:   s.Reference.named,
 		Digest:      manifest.Digest,
 		MediaType:   manifest.MediaType,
 		RawManifest: manifest.Raw,

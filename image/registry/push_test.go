@@ -43,7 +43,7 @@ func TestPushSameRepository(t *testing.T) {
 	dst := s.ref(t, "app:1-otel")
 	s.forget()
 
-	report, err := c.Push(t.Context(), dst, src, content)
+	report, err := push(t.Context(), c, dst, src, content)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -67,13 +67,13 @@ func TestPushSameRepository(t *testing.T) {
 	}
 	s.forget()
 
-	report, err = c.Push(t.Context(), dst, src, content)
+	report, err = push(t.Context(), c, dst, src, content)
 	if err != nil || !report.UpToDate || report.Digest.Hex == "" {
 		t.Errorf("second push: %+v, %v", report, err)
 	}
 	wantRequests(t, s, map[string]int{"HEAD manifests": 1, "HEAD blobs": 2})
 
-	report, err = c.Push(t.Context(), s.ref(t, "app:2"), src, content)
+	report, err = push(t.Context(), c, s.ref(t, "app:2"), src, content)
 	if err != nil || counts(report) != "0 uploaded, 0 mounted, 8 existing, 0 refused" {
 		t.Errorf("push to another tag: %s, %v", counts(report), err)
 	}
@@ -120,7 +120,7 @@ func TestPushOtherRepository(t *testing.T) {
 			s.mu.Lock()
 			s.fault = tt.fault
 			s.mu.Unlock()
-			report, err := c.Push(t.Context(), s.ref(t, "team/app:1"), src, wrapped(t, img))
+			report, err := push(t.Context(), c, s.ref(t, "team/app:1"), src, wrapped(t, img))
 			if err != nil || counts(report) != tt.want {
 				t.Errorf("%s, %v; want %s", counts(report), err, tt.want)
 			}
@@ -142,7 +142,7 @@ func TestPushOtherRegistry(t *testing.T) {
 	c := to.client(Options{Jobs: 3})
 	src := from.open(t, c, "app:1")
 	from.forget()
-	report, err := c.Push(t.Context(), to.ref(t, "app:1"), src, wrapped(t, img))
+	report, err := push(t.Context(), c, to.ref(t, "app:1"), src, wrapped(t, img))
 	if err != nil || counts(report) != "8 uploaded, 0 mounted, 0 existing, 0 refused" {
 		t.Errorf("%s, %v", counts(report), err)
 	}
@@ -155,7 +155,7 @@ func TestPushOtherRegistry(t *testing.T) {
 		src := gone.open(t, c, "app:1")
 		gone.Close()
 		to.forget()
-		_, err := c.Push(t.Context(), to.ref(t, "gone:1"), src, wrapped(t, img))
+		_, err := push(t.Context(), c, to.ref(t, "gone:1"), src, wrapped(t, img))
 		if err == nil || !strings.HasPrefix(err.Error(), "reading layer sha256:") || !strings.HasSuffix(err.Error(), " of "+src.Name+": "+gone.host()+" refused the connection") {
 			t.Errorf("got %v", err)
 		}
@@ -170,7 +170,7 @@ func TestPushOtherRegistry(t *testing.T) {
 			}
 			return false
 		}
-		_, err := c.Push(t.Context(), to.ref(t, "other:1"), src, wrapped(t, img))
+		_, err := push(t.Context(), c, to.ref(t, "other:1"), src, wrapped(t, img))
 		want := fmt.Sprintf("reading layer %s of %s/app:1: content has digest sha256:", digest, from.host())
 		if err == nil || !strings.HasPrefix(err.Error(), want) {
 			t.Errorf("got  %v\nwant %s", err, want)
@@ -224,7 +224,7 @@ func TestPushFaults(t *testing.T) {
 						return broken
 					}
 					s.mu.Unlock()
-					_, err := s.client(Options{}).Push(t.Context(), dst, src, content)
+					_, err := push(t.Context(), s.client(Options{}), dst, src, content)
 					return err
 				}
 				err := push(1000)
@@ -278,7 +278,7 @@ func TestPushRefused(t *testing.T) {
 				return kind == tt.kind
 			}
 			s.mu.Unlock()
-			_, err := c.Push(t.Context(), s.ref(t, "app:2"), src, wrapped(t, img))
+			_, err := push(t.Context(), c, s.ref(t, "app:2"), src, wrapped(t, img))
 			want := "pushing " + s.host() + "/app:2: " + strings.ReplaceAll(tt.want, "HOST", s.host())
 			if err == nil || err.Error() != want {
 				t.Errorf("got  %v\nwant %s", err, want)
@@ -304,7 +304,7 @@ func TestPushRefused(t *testing.T) {
 			return r.Method == "HEAD"
 		}
 		s.mu.Unlock()
-		if _, err := c.Push(t.Context(), s.ref(t, "app:2"), src, wrapped(t, img)); err != nil {
+		if _, err := push(t.Context(), c, s.ref(t, "app:2"), src, wrapped(t, img)); err != nil {
 			t.Error(err)
 		}
 	})
@@ -364,7 +364,7 @@ func TestPushCanceled(t *testing.T) {
 			}
 			s.mu.Unlock()
 			content := wrapped(t, img)
-			report, err := c.Push(ctx, s.ref(t, "app:2"), src, content)
+			report, err := push(ctx, c, s.ref(t, "app:2"), src, content)
 			if tt.want != "" {
 				if err == nil || err.Error() != "pushing "+s.host()+"/app:2: "+tt.want {
 					t.Errorf("got %v", err)
@@ -388,8 +388,8 @@ func TestPushContent(t *testing.T) {
 	c := s.client(Options{})
 	src := s.open(t, c, "app:1")
 	good := wrapped(t, img)
-	push := func(ref string, content Content) error {
-		_, err := c.Push(t.Context(), s.ref(t, ref), src, content)
+	pushTo := func(ref string, content madeImage) error {
+		_, err := push(t.Context(), c, s.ref(t, ref), src, content)
 		return err
 	}
 	digest, _, err := v1.SHA256(bytes.NewReader(good.Manifest))
@@ -400,7 +400,7 @@ func TestPushContent(t *testing.T) {
 		t.Errorf("by digest: %v", err)
 	}
 
-	bad := func(change func(*Content)) Content {
+	bad := func(change func(*madeImage)) madeImage {
 		content := good
 		change(&content)
 		return content
@@ -408,15 +408,15 @@ func TestPushContent(t *testing.T) {
 	other := "app@sha256:" + strings.Repeat("0", 64)
 	for _, tt := range []struct {
 		name, ref, want string
-		content         Content
+		content         madeImage
 	}{
 		{"digest", other, "the image has digest " + digest.String(), good},
-		{"no JSON", "app:2", "manifest is not valid: unexpected end of JSON input", bad(func(c *Content) { c.Manifest = nil })},
-		{"config", "app:2", "blob sha256:", bad(func(c *Content) { c.Config = []byte("{}") })},
-		{"layer missing", "app:2", "blob sha256:", bad(func(c *Content) { c.Added = nil })},
+		{"no JSON", "app:2", "manifest is not valid: unexpected end of JSON input", bad(func(c *madeImage) { c.Manifest = nil })},
+		{"config", "app:2", "blob sha256:", bad(func(c *madeImage) { c.Config = []byte("{}") })},
+		{"layer missing", "app:2", "blob sha256:", bad(func(c *madeImage) { c.Added = nil })},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			err := push(tt.ref, tt.content)
+			err := pushTo(tt.ref, tt.content)
 			want := "pushing " + s.ref(t, tt.ref).String() + ": " + tt.want
 			if err == nil || !strings.HasPrefix(err.Error(), want) {
 				t.Errorf("got  %v\nwant %s", err, want)
@@ -429,8 +429,8 @@ func TestPushContent(t *testing.T) {
 
 	t.Run("layer unreadable", func(t *testing.T) {
 		to := newServer(t)
-		content := bad(func(c *Content) { c.Added = []v1.Layer{brokenLayer{c.Added[0]}} })
-		_, err := to.client(Options{}).Push(t.Context(), to.ref(t, "app:1"), src, content)
+		content := bad(func(c *madeImage) { c.Added = []v1.Layer{brokenLayer{c.Added[0]}} })
+		_, err := push(t.Context(), to.client(Options{}), to.ref(t, "app:1"), src, content)
 		digest, _ := content.Added[0].Digest()
 		want := "pushing " + to.host() + "/app:1: preparing layer " + digest.String() + ": http://127.0.0.1:9/simple: connection refused"
 		if e, ok := err.(*Error); !ok || e.Error() != want || e.Hint() != "check the index" || !errors.Is(err, syscall.ECONNREFUSED) {
@@ -444,8 +444,8 @@ func TestPushContent(t *testing.T) {
 
 	t.Run("layer breaks", func(t *testing.T) {
 		to := newServer(t)
-		content := bad(func(c *Content) { c.Added = []v1.Layer{breakingLayer{c.Added[0]}} })
-		_, err := to.client(Options{}).Push(t.Context(), to.ref(t, "app:1"), src, content)
+		content := bad(func(c *madeImage) { c.Added = []v1.Layer{breakingLayer{c.Added[0]}} })
+		_, err := push(t.Context(), to.client(Options{}), to.ref(t, "app:1"), src, content)
 		digest, _ := content.Added[0].Digest()
 		want := "pushing " + to.host() + "/app:1: reading layer " + digest.String() + ": http://127.0.0.1:9/simple: connection refused"
 		if err == nil || err.Error() != want {
@@ -457,7 +457,7 @@ func TestPushContent(t *testing.T) {
 	})
 
 	t.Run("layer not needed", func(t *testing.T) {
-		content := bad(func(c *Content) { c.Added = []v1.Layer{brokenLayer{c.Added[0]}} })
+		content := bad(func(c *madeImage) { c.Added = []v1.Layer{brokenLayer{c.Added[0]}} })
 		if err := push("app:3", content); err != nil {
 			t.Error(err)
 		}
@@ -472,14 +472,14 @@ func TestPushContent(t *testing.T) {
 			{MediaType: types.DockerForeignLayer, Digest: v1.Hash{Algorithm: "sha256", Hex: strings.Repeat("1", 64)}},
 		}}}
 		config, _, _ := v1.SHA256(strings.NewReader("{}"))
-		content := Content{
+		content := madeImage{
 			MediaType: types.DockerManifestSchema2,
 			Config:    []byte("{}"),
 			Manifest:  fmt.Appendf(nil, `{"config":{"size":2,"digest":%q},"layers":[%s,%[2]s,%s]}`, config, desc, foreign),
 			Added:     []v1.Layer{layer},
 		}
 		s.add("app", "sha256:"+strings.Repeat("1", 64)) // for the server to take the manifest
-		report, err := c.Push(t.Context(), s.ref(t, "app:twice"), src, content)
+		report, err := push(t.Context(), c, s.ref(t, "app:twice"), src, content)
 		if err != nil || counts(report) != "2 uploaded, 0 mounted, 0 existing, 0 refused" {
 			t.Errorf("%s, %v", counts(report), err)
 		}
@@ -526,7 +526,7 @@ func TestPrivateAddress(t *testing.T) {
 	push := func(o Options) error {
 		o.Transport = store
 		c := s.client(o)
-		_, err := c.Push(t.Context(), s.ref(t, "app:2"), s.open(t, c, "app:1"), wrapped(t, img))
+		_, err := push(t.Context(), c, s.ref(t, "app:2"), s.open(t, c, "app:1"), wrapped(t, img))
 		return err
 	}
 	err := push(Options{})
@@ -567,14 +567,14 @@ func TestBasicAuth(t *testing.T) {
 	k := &keychain{AuthConfig: authn.AuthConfig{Username: "me", Password: "secret"}}
 	c := s.client(Options{Keychain: k})
 	src := s.open(t, c, "app:1")
-	if _, err := c.Push(t.Context(), s.ref(t, "app:2"), src, wrapped(t, img)); err != nil {
+	if _, err := push(t.Context(), c, s.ref(t, "app:2"), src, wrapped(t, img)); err != nil {
 		t.Error(err)
 	}
 	if k.asked != 1 {
 		t.Errorf("asked %d times for credentials", k.asked)
 	}
 	k = &keychain{AuthConfig: authn.AuthConfig{Username: "me", Password: "wrong"}}
-	_, err := s.client(Options{Keychain: k}).Open(t.Context(), s.host()+"/app:1")
+	_, err := open(t.Context(), s.client(Options{Keychain: k}), s.host()+"/app:1")
 	if err == nil || strings.Contains(err.Error(), "wrong") || !strings.Contains(err.Error(), "401 Unauthorized") {
 		t.Errorf("got %v", err)
 	}
@@ -625,7 +625,7 @@ func TestTokenAuth(t *testing.T) {
 	s.fault = s.serve
 	c := s.client(Options{Keychain: k})
 	src := s.open(t, c, "base/app:1")
-	report, err := c.Push(t.Context(), s.ref(t, "app:2"), src, wrapped(t, img))
+	report, err := push(t.Context(), c, s.ref(t, "app:2"), src, wrapped(t, img))
 	if err != nil || counts(report) != "2 uploaded, 6 mounted, 0 existing, 0 refused" {
 		t.Errorf("%s, %v", counts(report), err)
 	}
@@ -636,22 +636,22 @@ func TestTokenAuth(t *testing.T) {
 
 	// The account may push, but not pull from the source, which is public.
 	s.denied = "repository:base/app:pull"
-	report, err = s.client(Options{Keychain: k}).Push(t.Context(), s.ref(t, "team/app:2"), src, wrapped(t, img))
+	report, err = push(t.Context(), s.client(Options{Keychain: k}), s.ref(t, "team/app:2"), src, wrapped(t, img))
 	if err != nil || counts(report) != "8 uploaded, 0 mounted, 0 existing, 6 refused" {
 		t.Errorf("%s, %v", counts(report), err)
 	}
 
 	// The account may only pull: enough if there is nothing to do.
-	if _, err := c.Push(t.Context(), s.ref(t, "base/app:2"), src, wrapped(t, img)); err != nil {
+	if _, err := push(t.Context(), c, s.ref(t, "base/app:2"), src, wrapped(t, img)); err != nil {
 		t.Error(err)
 	}
 	s.denied = "repository:base/app:push,pull"
 	c = s.client(Options{Keychain: k})
 	src = s.open(t, c, "base/app:1")
-	if report, err := c.Push(t.Context(), s.ref(t, "base/app:2"), src, wrapped(t, img)); err != nil || !report.UpToDate {
+	if report, err := push(t.Context(), c, s.ref(t, "base/app:2"), src, wrapped(t, img)); err != nil || !report.UpToDate {
 		t.Errorf("%+v, %v", report, err)
 	}
-	_, err = c.Push(t.Context(), s.ref(t, "base/app:3"), src, wrapped(t, img))
+	_, err = push(t.Context(), c, s.ref(t, "base/app:3"), src, wrapped(t, img))
 	if err == nil || !strings.HasSuffix(err.Error(), s.host()+" denied access (403 DENIED)") || s.tagged("base/app:3") {
 		t.Errorf("got %v", err)
 	}
@@ -665,7 +665,7 @@ func TestTokenExpires(t *testing.T) {
 		s.fault = s.serve
 		c := s.client(Options{Keychain: k, Jobs: 1})
 		src := s.open(t, c, "app:1")
-		if _, err := c.Push(t.Context(), s.ref(t, "app:2"), src, wrapped(t, img)); err != nil {
+		if _, err := push(t.Context(), c, s.ref(t, "app:2"), src, wrapped(t, img)); err != nil {
 			t.Errorf("a token for %d requests: %v", uses, err)
 		}
 		if len(s.waits) > 0 {

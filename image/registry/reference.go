@@ -54,10 +54,9 @@ type Reference struct {
 
 // ParseReference parses a reference. The error is a *UsageError.
 //
-// It reads what skopeo does, except that docker:// is left out, and that a
-// Docker archive's @INDEX, and dir:, containers-storage: and others that only
-// skopeo has are refused. A name without a tag is latest in Docker's archives and
-// engine, too.
+// It is what skopeo reads, except that docker:// is left out, an image in an OCI
+// layout may be named by its digest and not by its number, and a name without a
+// tag is latest in Docker's archives and engine, too.
 func (c *Client) ParseReference(ref string) (Reference, error) {
 	kind, rest, _ := strings.Cut(ref, ":")
 	r := Reference{Transport: Transport(kind), text: ref}
@@ -73,8 +72,14 @@ func (c *Client) ParseReference(ref string) (Reference, error) {
 		}
 	default:
 		r.Transport = InRegistry
-		r.named, err = c.Parse(ref)
-		return r, err
+		var options []name.Option
+		if c.insecure {
+			options = append(options, name.Insecure)
+		}
+		r.named, err = name.ParseReference(ref, options...)
+		if err != nil || strings.Contains(ref, "://") || unsupported(ref) { // "docker:" would be a registry
+			return Reference{}, &UsageError{Reference: ref}
+		}
 	}
 	if err != nil {
 		return Reference{}, &UsageError{Reference: ref, problem: err.Error()}

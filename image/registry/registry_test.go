@@ -228,22 +228,47 @@ func (s *server) putImage(t *testing.T, ref string) v1.Image {
 // open opens an image that is to be found.
 func (s *server) open(t *testing.T, c *Client, ref string) *Image {
 	t.Helper()
-	im, err := c.Open(t.Context(), s.host()+"/"+ref)
+	im, err := open(t.Context(), c, s.host()+"/"+ref)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return im
 }
 
+// open opens the image of one platform.
+func open(ctx context.Context, c *Client, ref string) (*Image, error) {
+	s, err := c.Find(ctx, ref)
+	if err != nil {
+		return nil, err
+	}
+	return s.Image(ctx, s.Root)
+}
+
+// madeImage is an image made from another one.
+type madeImage struct {
+	MediaType        types.MediaType
+	Manifest, Config []byte
+	Added            []v1.Layer
+}
+
+// push writes an image, made from src, to a registry.
+func push(ctx context.Context, c *Client, dst name.Reference, src *Image, made madeImage) (Report, error) {
+	return c.Write(ctx, Reference{text: dst.String(), named: dst}, src.source, Tree{
+		Root:    NewDocument(made.MediaType, made.Manifest),
+		Configs: [][]byte{made.Config},
+		Layers:  made.Added,
+	})
+}
+
 // wrapped is the image with a layer on top.
-func wrapped(t *testing.T, img v1.Image) Content {
+func wrapped(t *testing.T, img v1.Image) madeImage {
 	t.Helper()
 	layer := static.NewLayer(bytes.Repeat([]byte("launch"), 20_000), types.DockerLayer)
 	img, err := mutate.AppendLayers(img, layer)
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := Content{Added: []v1.Layer{layer}}
+	c := madeImage{Added: []v1.Layer{layer}}
 	if c.MediaType, err = img.MediaType(); err != nil {
 		t.Fatal(err)
 	}
@@ -260,51 +285,6 @@ func wantRequests(t *testing.T, s *server, want map[string]int) {
 	t.Helper()
 	if got := s.forget(); !maps.Equal(got, want) {
 		t.Errorf("requests: %v, want %v", got, want)
-	}
-}
-
-func TestParse(t *testing.T) {
-	c := New(Options{})
-	for in, want := range map[string]string{
-		"app":                                   "index.docker.io/library/app:latest",
-		"docker:dind":                           "index.docker.io/library/docker:dind",
-		"host.test/oci:1":                       "host.test/oci:1",
-		"127.0.0.1:5000/team/app:1.0":           "127.0.0.1:5000/team/app:1.0",
-		"a/b@sha256:" + strings.Repeat("0", 64): "index.docker.io/a/b@sha256:" + strings.Repeat("0", 64),
-	} {
-		if got, err := c.Parse(in); err != nil || got.Name() != want {
-			t.Errorf("%s: %v, %v", in, got, err)
-		}
-	}
-	for in, hint := range map[string]string{
-		"":                       "a reference is",
-		"app:":                   "a reference is",
-		"App":                    "lower-case",
-		"https://host/app":       "leave out the https://",
-		"docker://host/app":      "leave out the docker://",
-		"app@sha256:0":           "a reference is",
-		"app:1 0":                "a reference is",
-		"app\n":                  "a reference is",
-		strings.Repeat("a", 300): "a reference is",
-		"docker-archive:x.tar":   "skopeo copy docker-archive:x.tar docker://",
-		"docker-daemon:app:1":    "skopeo copy",
-		"oci:/x":                 "skopeo copy",
-		"oci:x:tag":              "skopeo copy",
-		"oci-archive:X.tar":      "skopeo copy",
-		"dir:///x":               "skopeo copy",
-	} {
-		got, err := c.Parse(in)
-		e, ok := err.(*UsageError)
-		if !ok {
-			t.Errorf("%q: %v, %v", in, got, err)
-			continue
-		}
-		if strings.Contains(e.Error(), "only registries are supported") != strings.Contains(hint, "skopeo") {
-			t.Errorf("%q: %v", in, e)
-		}
-		if !strings.Contains(e.Hint(), hint) || strings.Contains(e.Error(), "\n") {
-			t.Errorf("%q: %v; %v", in, e, e.Hint())
-		}
 	}
 }
 

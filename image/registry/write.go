@@ -7,9 +7,7 @@ import (
 	"fmt"
 	"io"
 
-	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/types"
 )
 
 // A Tree is what is written under a reference: a document and all below it. What
@@ -239,22 +237,4 @@ func (t Tree) list(ctx context.Context, src *Source, sourceIsThere bool) (*parts
 		return nil
 	}
 	return p, walk(t.Root)
-}
-
-// Content is an image to push, made from another one.
-type Content struct {
-	MediaType        types.MediaType // of the manifest
-	Manifest, Config []byte
-	// Added are the manifest's layers that the other image does not have.
-	Added []v1.Layer
-}
-
-// Push writes content, whose layers are src's or added, to dst in a registry. See
-// Write.
-func (c *Client) Push(ctx context.Context, dst name.Reference, src *Image, content Content) (Report, error) {
-	return c.Write(ctx, Reference{text: dst.String(), named: dst}, src.source, Tree{
-		Root:    NewDocument(content.MediaType, content.Manifest),
-		Configs: [][]byte{content.Config},
-		Layers:  content.Added,
-	})
 }

@@ -99,7 +99,7 @@ func (b *Builder) BuildBytecode(ctx context.Context, r *catalog.Release, interpr
 	if err != nil {
 		return "", nil, fmt.Errorf("reading bundle of %s: %w", r, err)
 	}
-	modules = append(modules, source{path: initDir + "/sitecustomize.py", text: loader, checked: true})
+	modules = append(modules, source{path: InitDir + "/sitecustomize.py", text: loader, checked: true})
 	python, entries, err := compile(ctx, r, interpreter, modules)
 	if err != nil {
 		return "", nil, err

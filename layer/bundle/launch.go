@@ -25,14 +25,15 @@ var (
 // own, whose place it takes.
 const Command = "opentelemetry-instrument"
 
+// InitDir is the directory on PYTHONPATH in which Python finds the loader.
+const InitDir = Root + "/init"
+
 const (
-	// initDir is the directory that the launcher puts on PYTHONPATH.
-	initDir = Root + "/init"
 	// interpreterLink names an interpreter whose own path can't be in a shebang.
 	interpreterLink = Root + "/python"
 	// pathFile has the site module, which runs this line before it imports
 	// sitecustomize, find the loader.
-	pathFile = `import sys; "` + initDir + `" in sys.path or sys.path.insert(0, "` + initDir + `")` + "\n"
+	pathFile = `import sys; "` + InitDir + `" in sys.path or sys.path.insert(0, "` + InitDir + `")` + "\n"
 	// maxShebang is what Linux before 5.1 reads of a script's first line, with
 	// the line break.
 	maxShebang = 127
@@ -133,7 +134,7 @@ func launchEntries(l Launch) ([]layer.Entry, error) {
 	}
 	files := []layer.Entry{
 		{Path: l.Scripts + "/" + Command, Mode: 0o755, Data: script},
-		{Path: initDir + "/sitecustomize.py", Data: loader},
+		{Path: InitDir + "/sitecustomize.py", Data: loader},
 		{Path: Root + "/wrap.json", Data: wrap.Bytes()},
 	}
 	if l.PathFile != "" {

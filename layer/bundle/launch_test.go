@@ -192,7 +192,7 @@ func TestPathFile(t *testing.T) {
 		}
 	}
 	// site.py runs a line of a .pth file only if it starts with import.
-	if !strings.HasPrefix(content, "import ") || strings.Count(content, "\n") != 1 || !strings.Contains(content, initDir) {
+	if !strings.HasPrefix(content, "import ") || strings.Count(content, "\n") != 1 || !strings.Contains(content, InitDir) {
 		t.Errorf("%s is %q", file, content)
 	}
 }
