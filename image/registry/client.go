@@ -1,5 +1,9 @@
-// Package registry opens images where they are kept and pushes images there,
-// over the OCI distribution-spec (v1.1).
+// Package registry opens images where they are kept and writes images there: in
+// registries, over the OCI distribution-spec (v1.1), in OCI layouts, and in
+// Docker's archives and engine.
+//
+// All of it is streamed and verified. What the place keeps stays byte for byte,
+// and what it stands for changes in one step, at the end.
 //
 // Authentication is go-containerregistry's (remote/transport, authn). Its
 // remote.Puller and remote.Pusher are not used: they wait without regard to the

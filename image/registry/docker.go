@@ -136,31 +136,47 @@ func (a *dockerArchive) manifest(ctx context.Context, image dockerImage) (Docume
 	if n, m := len(image.Layers), len(diffIDs); n != m {
 		return Document{}, fmt.Errorf("%s names %d layers, but the config %d", dockerManifest, n, m)
 	}
-	m := v1.Manifest{SchemaVersion: 2, Layers: []v1.Descriptor{}}
+	layers := make([]v1.Descriptor, len(diffIDs))
 	compressions := make([]compression, len(diffIDs))
 	oci := false
 	for i, layer := range image.Layers {
-		d, c, err := a.describe(ctx, layer, diffIDs[i])
-		if err != nil {
+		if layers[i], compressions[i], err = a.describe(ctx, layer, diffIDs[i]); err != nil {
 			return Document{}, fmt.Errorf("reading layer %d: %w", i+1, err)
 		}
-		a.blobs[d.Digest] = layer
-		compressions[i] = c
-		oci = oci || c == zstandard // which Docker's manifests cannot have
-		m.Layers = append(m.Layers, d)
-	}
-	digest, size, _ := v1.SHA256(bytes.NewReader(config))
-	a.blobs[digest] = image.Config
-	m.Config = v1.Descriptor{MediaType: types.DockerConfigJSON, Size: size, Digest: digest}
-	m.MediaType = types.DockerManifestSchema2
-	if oci {
-		m.Config.MediaType, m.MediaType = types.OCIConfigJSON, types.OCIManifestSchema1
+		a.blobs[layers[i].Digest] = layer
+		oci = oci || compressions[i] == zstandard // which Docker's manifests cannot have
 	}
 	for i, c := range compressions {
-		m.Layers[i].MediaType = layerType(oci, c)
+		layers[i].MediaType = layerType(oci, c)
+	}
+	digest, _, _ := v1.SHA256(bytes.NewReader(config))
+	a.blobs[digest] = image.Config
+	return MakeManifest(config, layers)
+}
+
+// MakeManifest makes up the manifest of an image for where none is kept (see
+// Transport.KeepsManifests): the one that Find finds there for an image of this
+// config and these layers.
+func MakeManifest(config []byte, layers []v1.Descriptor) (Document, error) {
+	m := v1.Manifest{
+		SchemaVersion: 2,
+		MediaType:     types.DockerManifestSchema2,
+		Config:        v1.Descriptor{MediaType: types.DockerConfigJSON},
+		Layers:        layers,
+	}
+	if slices.ContainsFunc(layers, isOCILayer) {
+		m.MediaType, m.Config.MediaType = types.OCIManifestSchema1, types.OCIConfigJSON
+	}
+	var err error
+	if m.Config.Digest, m.Config.Size, err = v1.SHA256(bytes.NewReader(config)); err != nil {
+		return Document{}, err
 	}
 	raw, err := json.Marshal(m)
 	return NewDocument(m.MediaType, raw), err
+}
+
+func isOCILayer(d v1.Descriptor) bool {
+	return strings.Contains(string(d.MediaType), types.OCIVendorPrefix)
 }
 
 // describe returns digest and size of a layer's file, and how it is compressed.

@@ -252,7 +252,7 @@ func TestNetworkErrors(t *testing.T) {
 	t.Run("canceled", func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
-		_, err := plain.client(Options{}).Open(ctx, plain.host()+"/app")
+		_, err := open(ctx, plain.client(Options{}), plain.host()+"/app")
 		if err == nil || !errors.Is(err, context.Canceled) || !strings.HasSuffix(err.Error(), "/app: interrupted") {
 			t.Errorf("got %v", err)
 		}

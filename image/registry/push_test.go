@@ -396,7 +396,7 @@ func TestPushContent(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := push("app@"+digest.String(), good); err != nil || !s.tagged("app:"+digest.String()) {
+	if err := pushTo("app@"+digest.String(), good); err != nil || !s.tagged("app:"+digest.String()) {
 		t.Errorf("by digest: %v", err)
 	}
 
@@ -458,7 +458,7 @@ func TestPushContent(t *testing.T) {
 
 	t.Run("layer not needed", func(t *testing.T) {
 		content := bad(func(c *madeImage) { c.Added = []v1.Layer{brokenLayer{c.Added[0]}} })
-		if err := push("app:3", content); err != nil {
+		if err := pushTo("app:3", content); err != nil {
 			t.Error(err)
 		}
 	})
@@ -468,9 +468,6 @@ func TestPushContent(t *testing.T) {
 		digest, _ := layer.Digest()
 		desc := fmt.Sprintf(`{"mediaType":%q,"size":4,"digest":%q}`, types.DockerLayer, digest)
 		foreign := fmt.Sprintf(`{"mediaType":%q,"size":9,"digest":"sha256:%s"}`, types.DockerForeignLayer, strings.Repeat("1", 64))
-		src := &Image{Name: "src", Reference: src.Reference, Manifest: &v1.Manifest{Layers: []v1.Descriptor{
-			{MediaType: types.DockerForeignLayer, Digest: v1.Hash{Algorithm: "sha256", Hex: strings.Repeat("1", 64)}},
-		}}}
 		config, _, _ := v1.SHA256(strings.NewReader("{}"))
 		content := madeImage{
 			MediaType: types.DockerManifestSchema2,

@@ -15,6 +15,9 @@ func TestParseReference(t *testing.T) {
 	}{
 		{ref: "host.test/team/app:1", repository: "host.test/team/app", tag: "1", app: "app", as: "host.test/team/app:1"},
 		{ref: "app", repository: "index.docker.io/library/app", tag: "latest", app: "app", as: "index.docker.io/library/app:latest"},
+		{ref: "docker:dind", repository: "index.docker.io/library/docker", tag: "dind", app: "docker", as: "index.docker.io/library/docker:dind"},
+		{ref: "host.test/oci:1", repository: "host.test/oci", tag: "1", app: "oci", as: "host.test/oci:1"},
+		{ref: "127.0.0.1:5000/team/app:1.0", repository: "127.0.0.1:5000/team/app", tag: "1.0", app: "app", as: "127.0.0.1:5000/team/app:1.0"},
 		{ref: "app@" + digest, repository: "index.docker.io/library/app", digest: digest, app: "app", as: "index.docker.io/library/app@" + digest},
 		{ref: "oci:/a/b.d", transport: OCILayout, path: "/a/b.d", repository: "oci:/a/b.d", app: "b", as: "oci:/a/b.d"},
 		{ref: "oci:x:1.0", transport: OCILayout, path: "x", repository: "oci:x", tag: "1.0", app: "x", as: "oci:x:1.0"},
@@ -65,8 +68,17 @@ func TestParseReference(t *testing.T) {
 		{"docker-archive:x:app@" + digest, "images in a Docker archive have no digest", "docker-archive:FILE"},
 		{"docker-daemon:", `"" is not a name of an image`, "docker-daemon:NAME"},
 		{"docker-daemon:a b", `"a b" is not a name of an image`, "docker-daemon:NAME"},
-		{"dir:x", "", "skopeo copy"},
-		{"App", "", "lower-case"},
+		{"dir:x", "is kept in a way that is not supported", "skopeo copy dir:x oci:DIR:TAG"},
+		{"containers-storage:app:1", "is kept in a way that is not supported", "skopeo copy"},
+		{"", "is not an image reference", "a reference is"},
+		{"app:", "is not an image reference", "a reference is"},
+		{"App", "is not an image reference", "lower-case"},
+		{"https://host/app", "is not an image reference", "leave out the https://"},
+		{"docker://host/app", "is not an image reference", "leave out the docker://"},
+		{"app@sha256:0", "is not an image reference", "a reference is"},
+		{"app:1 0", "is not an image reference", "a reference is"},
+		{"app\n", "is not an image reference", "a reference is"},
+		{strings.Repeat("a", 300), "is not an image reference", "a reference is"},
 	} {
 		r, err := c.ParseReference(tt.ref)
 		e, ok := err.(*UsageError)
