@@ -21,8 +21,8 @@ check:
 demo: tools
 	$(GO) run ./cmd/demo
 
-# What telemetry costs an application: start, export, load, memory. Takes half
-# an hour, and an otherwise idle machine; see docs/performance.md.
+# What telemetry costs an application: start, export, load, memory. Takes a
+# quarter of an hour, and an otherwise idle machine; see docs/performance.md.
 bench-runtime: tools
 	$(GO) run ./cmd/bench runtime
 
