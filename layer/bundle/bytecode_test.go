@@ -170,7 +170,7 @@ func TestBytecode(t *testing.T) {
 			}
 			unpack(t, bundle, root)
 			unpack(t, l, root)
-			write(t, filepath.Join(root, initDir, "sitecustomize.py"), string(loader))
+			write(t, filepath.Join(root, InitDir, "sitecustomize.py"), string(loader))
 			if out := pythonOutput(t, p, checkBytecode, root); out != "5\n" {
 				t.Errorf("checked %q files, want 5", out)
 			}
@@ -183,9 +183,9 @@ func TestBytecode(t *testing.T) {
 			// Bytecode of the bundle is taken as it is, that of the loader only if
 			// the loader is the same.
 			write(t, filepath.Join(root, Dir(r), "top.py"), "VALUE = 'changed'\n")
-			write(t, filepath.Join(root, initDir, "sitecustomize.py"), "VALUE = 'changed'\n")
+			write(t, filepath.Join(root, InitDir, "sitecustomize.py"), "VALUE = 'changed'\n")
 			const show = "import sys; sys.path[:0] = sys.argv[1:]; import top, sitecustomize; print(top.VALUE, sitecustomize.VALUE)"
-			if out := pythonOutput(t, p, show, filepath.Join(root, Dir(r)), filepath.Join(root, initDir)); out != "in the bundle changed\n" {
+			if out := pythonOutput(t, p, show, filepath.Join(root, Dir(r)), filepath.Join(root, InitDir)); out != "in the bundle changed\n" {
 				t.Errorf("%q", out)
 			}
 		})
