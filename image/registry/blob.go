@@ -121,7 +121,7 @@ func (r *blobReader) read(p []byte) (int, error) {
 		}
 		n, err := body.Read(p)
 		if r.offset+int64(n) > r.desc.Size {
-			return 0, fmt.Errorf("registry sent more than the %d bytes it should have", r.desc.Size)
+			return 0, mismatch("registry sent more than the %d bytes it should have", r.desc.Size)
 		}
 		r.hash.Write(p[:n])
 		r.offset += int64(n)

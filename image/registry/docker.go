@@ -53,20 +53,21 @@ func (a *dockerArchive) blob(_ context.Context, d v1.Descriptor) (io.ReadCloser,
 	return verify(r, d)
 }
 
-// findInDocker opens the image of a Docker archive that a reference names.
-func findInDocker(ctx context.Context, f files, r Reference) (*dockerArchive, Document, error) {
+// findInDocker opens the image of that name in a Docker archive, or without one
+// the only image.
+func findInDocker(ctx context.Context, f files, named name.Reference) (*dockerArchive, Document, error) {
 	images, err := readDockerManifest(f)
 	if errors.Is(err, fs.ErrNotExist) {
 		hint := ""
 		if _, _, err := f.open(layoutFile); err == nil {
-			hint = "it looks like oci-archive:" + r.Path
+			hint = "it looks like an oci-archive:"
 		}
 		return nil, Document{}, &hintError{fmt.Errorf("it is no Docker archive: it has no %s", dockerManifest), hint}
 	}
 	if err != nil {
 		return nil, Document{}, err
 	}
-	image, err := chooseImage(images, r.named)
+	image, err := chooseImage(images, named)
 	if err != nil {
 		return nil, Document{}, err
 	}
@@ -263,7 +264,8 @@ func dockerize(ctx context.Context, dst Reference, src *Source, t Tree) (_ *dock
 	d := &dockerContent{config: config.Digest, files: make(map[string]tarFile)}
 	d.image.Config = d.add(config, ".json")
 	if dst.named != nil {
-		d.image.RepoTags = []string{familiar(dst.named.Name())}
+		// Docker's short names are short names of localhost to podman.
+		d.image.RepoTags = []string{strings.Replace(dst.named.Name(), name.DefaultRegistry, "docker.io", 1)}
 	}
 	defer func() {
 		if err != nil {
@@ -364,8 +366,12 @@ func (c *Client) writeDockerArchive(ctx context.Context, dst Reference, src *Sou
 	}
 	report := Report{Digest: d.config}
 	for name, f := range d.files {
-		kept[name] = f
-		report.Uploaded.add(f.size)
+		if _, there := kept[name]; there {
+			report.Existing.add(f.size)
+		} else {
+			report.Uploaded.add(f.size)
+		}
+		kept[name] = f // verified, unlike what is there
 	}
 	list := []tarFile{bytesFile(dockerManifest, manifest)}
 	return report, replaceFile(dst.Path, func(w io.Writer) error {
@@ -383,7 +389,7 @@ func (t Tree) config() v1.Hash {
 // isSame says whether an archive's image of that name has the tree's config, and
 // with it the same layers.
 func isSame(ctx context.Context, old *archive, dst Reference, t Tree) bool {
-	a, doc, err := findInDocker(ctx, old, dst)
+	a, doc, err := findInDocker(ctx, old, dst.named)
 	if err != nil {
 		return false
 	}

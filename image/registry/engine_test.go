@@ -68,7 +68,8 @@ func (e *fakeEngine) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		return
 	}
-	named, what := path[:strings.LastIndex(path, "/")], path[strings.LastIndex(path, "/"):]
+	i := strings.LastIndex(path, "/")
+	named, what := shortName(path[:i]), path[i:]
 	config, ok := e.images[named]
 	for _, c := range e.images {
 		if id(c) == named {
@@ -84,6 +85,13 @@ func (e *fakeEngine) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case what == "/get":
 		e.save(w, named, config)
 	}
+}
+
+// shortName is a name as docker shows it.
+func shortName(s string) string {
+	s, _ = strings.CutPrefix(s, "docker.io/")
+	s, _ = strings.CutPrefix(s, "library/")
+	return s
 }
 
 func id(config []byte) string {
@@ -137,7 +145,7 @@ func (e *fakeEngine) load(r io.Reader) error {
 		e.layers[diffID] = content
 	}
 	for _, tag := range images[0].RepoTags {
-		e.images[tag] = config
+		e.images[shortName(tag)] = config
 	}
 	return nil
 }

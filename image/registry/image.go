@@ -157,9 +157,19 @@ func digestAs(want string, content []byte) (v1.Hash, error) {
 	return h, checkDigest(h, hasher.Sum(nil))
 }
 
+// A MismatchError says that content is not what its descriptor says. It may be
+// the cause of an *Error.
+type MismatchError struct{ problem string }
+
+func (e *MismatchError) Error() string { return e.problem }
+
+func mismatch(format string, args ...any) error {
+	return &MismatchError{fmt.Sprintf(format, args...)}
+}
+
 func checkDigest(want v1.Hash, sum []byte) error {
 	if got := fmt.Sprintf("%x", sum); got != want.Hex {
-		return fmt.Errorf("content has digest %s:%s instead of %s", want.Algorithm, got, want)
+		return mismatch("content has digest %s:%s instead of %s", want.Algorithm, got, want)
 	}
 	return nil
 }

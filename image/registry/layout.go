@@ -64,7 +64,7 @@ func findInLayout(ctx context.Context, f files, r Reference) (Document, error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		hint := ""
 		if _, _, err := f.open(dockerManifest); err == nil {
-			hint = "it looks like docker-archive:" + r.Path
+			hint = "it looks like a docker-archive:"
 		}
 		return Document{}, &hintError{fmt.Errorf("it is no OCI layout: it lacks %s or %s", layoutFile, indexFile), hint}
 	}

@@ -706,7 +706,7 @@ func TestLayoutErrors(t *testing.T) {
 		{name: "none", files: map[string]string{indexFile: "{}"}, want: "there is no image in it"},
 		{name: "no layout file", files: map[string]string{layoutFile: ""}, want: "it is no OCI layout: it lacks oci-layout or index.json"},
 		{name: "no index", files: map[string]string{indexFile: ""}, want: "it is no OCI layout: it lacks oci-layout or index.json"},
-		{name: "a Docker archive", files: map[string]string{layoutFile: "", dockerManifest: "[]"}, want: "it is no OCI layout", hint: "it looks like docker-archive:"},
+		{name: "a Docker archive", files: map[string]string{layoutFile: "", dockerManifest: "[]"}, want: "it is no OCI layout", hint: "it looks like a docker-archive:"},
 		{name: "another version", files: map[string]string{layoutFile: `{"imageLayoutVersion":"2.0.0"}`}, want: `OCI layouts of version "2.0.0" are not supported`},
 		{name: "no JSON", files: map[string]string{layoutFile: "x"}, want: "oci-layout is not valid: invalid character 'x'"},
 		{name: "an index of nothing", files: map[string]string{indexFile: `{"manifests":[{}]}`}, want: "index.json is not valid: it has a descriptor without digest or size"},

@@ -124,7 +124,11 @@ func (c *Client) findLocally(ctx context.Context, r Reference) (_ store, _ Docum
 		doc, err := findInLayout(ctx, f, r)
 		return layout{f}, doc, err
 	}
-	a, doc, err := findInDocker(ctx, f, r)
+	named := r.named
+	if e != nil {
+		named = nil // it saved what it has by this name, perhaps as localhost/NAME
+	}
+	a, doc, err := findInDocker(ctx, f, named)
 	if err != nil {
 		return nil, Document{}, err
 	}
@@ -173,7 +177,7 @@ func (s *Source) document(ctx context.Context, d v1.Descriptor) (Document, error
 		return Document{}, err
 	}
 	if int64(len(raw)) != d.Size {
-		return Document{}, fmt.Errorf("manifest has %d bytes instead of %d", len(raw), d.Size)
+		return Document{}, mismatch("manifest has %d bytes instead of %d", len(raw), d.Size)
 	}
 	if _, err := digestAs(d.Digest.String(), raw); err != nil {
 		return Document{}, fmt.Errorf("manifest: %w", err)
@@ -369,9 +373,9 @@ func (v *verifier) Read(p []byte) (int, error) {
 	v.read += int64(n)
 	switch {
 	case err == io.EOF && v.read < v.desc.Size:
-		return n, fmt.Errorf("it has only %d of %d bytes", v.read, v.desc.Size)
+		return n, mismatch("it has only %d of %d bytes", v.read, v.desc.Size)
 	case v.read > v.desc.Size:
-		return n, fmt.Errorf("it has more than the %d bytes it should have", v.desc.Size)
+		return n, mismatch("it has more than the %d bytes it should have", v.desc.Size)
 	case err == io.EOF:
 		if err := checkDigest(v.desc.Digest, v.hash.Sum(nil)); err != nil {
 			return n, err
