@@ -15,8 +15,9 @@ type Native struct {
 	// Libc is the C library that it is built for: "glibc".
 	Libc string `json:"libc"`
 	// Python is the range of minors on which the two were run together and
-	// worked. That is not all that the wheel's tag promises: upb of protobuf 4
-	// fails on Python 3.14, and protobuf does not go on without it there.
+	// worked, all of them on amd64, for either architecture. That is not all that
+	// the wheel's tag promises: upb of protobuf 4 fails on Python 3.14, and
+	// protobuf does not go on without it there.
 	Python Python `json:"python"`
 
 	// Layer is the layer with nothing but this code, at its place in the
@@ -32,9 +33,8 @@ func (n Native) Serves(libc, python string) bool {
 }
 
 // Native returns the native code that fits the release's bundle on an
-// architecture, "amd64" or "arm64" (OCI image-spec, "platform"). There is none
-// unless the two have been run together; whether an interpreter can use it is
-// for [Native.Serves].
+// architecture, "amd64" or "arm64" (OCI image-spec, "platform"), if the catalog
+// has any. Whether an interpreter can use it is for [Native.Serves].
 func (r *Release) Native(arch string) (Native, bool) {
 	n := r.Natives[arch]
 	return n, n.Layer != (Layer{})
