@@ -3,12 +3,18 @@ package registry
 import (
 	"archive/tar"
 	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
 	"fmt"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -240,6 +246,70 @@ func TestEngineErrors(t *testing.T) {
 			wantError(t, err, tt.want, tt.hint)
 		})
 	}
+}
+
+// A load that is interrupted loads nothing.
+func TestEngineInterrupted(t *testing.T) {
+	e := newEngine(t)
+	s := newServer(t)
+	c := s.client(Options{})
+	img := s.putImage(t, "app:1")
+	src := find(t, c, s.host()+"/app:1")
+	made := wrapped(t, img)
+	ctx, cancel := context.WithCancel(t.Context())
+	tree := Tree{Root: NewDocument(made.MediaType, made.Manifest), Configs: [][]byte{made.Config}, Layers: []v1.Layer{cancelingLayer{made.Added[0], cancel}}}
+	_, err := c.Write(ctx, reference(t, c, "docker-daemon:app:2"), src, tree)
+	wantError(t, err, "writing docker-daemon:app:2: interrupted; no tag was written", "")
+	if len(e.images) > 0 {
+		t.Errorf("the engine has %d images", len(e.images))
+	}
+}
+
+// cancelingLayer interrupts who reads it.
+type cancelingLayer struct {
+	v1.Layer
+	cancel func()
+}
+
+func (l cancelingLayer) Compressed() (io.ReadCloser, error) {
+	l.cancel()
+	return l.Layer.Compressed()
+}
+
+// An engine far away, with certificates on both sides.
+func TestEngineOverTLS(t *testing.T) {
+	e := newEngine(t)
+	server := httptest.NewUnstartedServer(e)
+	server.Config.ErrorLog = log.New(io.Discard, "", 0)
+	server.TLS = &tls.Config{ClientAuth: tls.RequireAnyClientCert}
+	server.StartTLS()
+	defer server.Close()
+	key, err := x509.MarshalPKCS8PrivateKey(server.TLS.Certificates[0].PrivateKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	for file, block := range map[string]pem.Block{
+		"ca.pem":   {Type: "CERTIFICATE", Bytes: server.Certificate().Raw},
+		"cert.pem": {Type: "CERTIFICATE", Bytes: server.Certificate().Raw},
+		"key.pem":  {Type: "PRIVATE KEY", Bytes: key},
+	} {
+		if err := os.WriteFile(filepath.Join(dir, file), pem.EncodeToMemory(&block), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Setenv("DOCKER_HOST", "tcp://"+server.Listener.Addr().String())
+	t.Setenv("DOCKER_TLS_VERIFY", "1")
+	t.Setenv("DOCKER_CERT_PATH", dir)
+	s := newServer(t)
+	s.putImage(t, "app:1")
+	c := New(Options{})
+	write(t, c, find(t, c, s.host()+"/app:1"), "docker-daemon:app:1")
+	wantWhole(t, find(t, c, "docker-daemon:app:1"))
+
+	t.Setenv("DOCKER_TLS_VERIFY", "")
+	_, err = c.Find(t.Context(), "docker-daemon:app:1")
+	wantError(t, err, "the Docker engine says: 400 Bad Request", "")
 }
 
 func TestEngineKeepsLowestLayers(t *testing.T) {

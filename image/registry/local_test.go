@@ -460,6 +460,27 @@ func TestDockerArchiveWithoutZstd(t *testing.T) {
 	}
 }
 
+func TestDockerArchiveCannotHold(t *testing.T) {
+	c := New(Options{})
+	config := []byte("{}")
+	digest, size, _ := v1.SHA256(bytes.NewReader(config))
+	file := t.TempDir() + "/a.tar"
+	for want, rest := range map[string]string{
+		" is kept elsewhere by its publisher, and docker-archive has no way to say so": fmt.Sprintf(`"config":{"digest":%q,"size":%d},"layers":[{"mediaType":%q,"digest":"sha256:%s","size":9}]`, digest, size, types.DockerForeignLayer, strings.Repeat("1", 64)),
+		"manifest is not valid: it has no config":                                      `"layers":[]`,
+	} {
+		tree := Tree{Root: NewDocument(types.DockerManifestSchema2, []byte("{"+rest+"}")), Configs: [][]byte{config}}
+		_, err := c.Write(t.Context(), reference(t, c, "docker-archive:"+file), nil, tree)
+		wantError(t, err, want, "")
+	}
+	chart := Tree{Root: NewDocument("application/vnd.example+json", []byte("{}"))}
+	_, err := c.Write(t.Context(), reference(t, c, "docker-archive:"+file), nil, chart)
+	wantError(t, err, `and this is no image but "application/vnd.example+json"`, "choose one platform")
+	if _, err := os.Stat(file); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the file is there: %v", err)
+	}
+}
+
 func TestCompress(t *testing.T) {
 	newEngine(t)
 	temporary := t.TempDir()
