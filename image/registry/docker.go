@@ -36,9 +36,7 @@ type dockerArchive struct {
 	files
 	blobs map[v1.Hash]string // file by digest
 
-	// engine is whose image this is, if it is one of a Docker engine that keeps
-	// images by the digests of their configs.
-	engine *engine
+	engine *engine // that saved it, nil if it is a file
 }
 
 func (a *dockerArchive) document(context.Context, v1.Descriptor) ([]byte, types.MediaType, error) {
@@ -46,7 +44,11 @@ func (a *dockerArchive) document(context.Context, v1.Descriptor) ([]byte, types.
 }
 
 func (a *dockerArchive) blob(_ context.Context, d v1.Descriptor) (io.ReadCloser, error) {
-	r, _, err := a.open(a.blobs[d.Digest])
+	file, ok := a.blobs[d.Digest]
+	if !ok {
+		return nil, errors.New("it is missing")
+	}
+	r, _, err := a.open(file)
 	if err != nil {
 		return nil, err
 	}
@@ -59,7 +61,7 @@ func findInDocker(ctx context.Context, f files, named name.Reference) (*dockerAr
 	images, err := readDockerManifest(f)
 	if errors.Is(err, fs.ErrNotExist) {
 		hint := ""
-		if _, _, err := f.open(layoutFile); err == nil {
+		if exists(f, layoutFile) {
 			hint = "it looks like an oci-archive:"
 		}
 		return nil, Document{}, &hintError{fmt.Errorf("it is no Docker archive: it has no %s", dockerManifest), hint}

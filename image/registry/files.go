@@ -68,6 +68,14 @@ func fileError(name string, err error) error {
 	return fmt.Errorf("%s: %w", name, err)
 }
 
+func exists(f files, name string) bool {
+	r, _, err := f.open(name)
+	if err == nil {
+		r.Close()
+	}
+	return err == nil
+}
+
 // readFile reads a file of at most limit bytes.
 func readFile(f files, name string, limit int64) ([]byte, error) {
 	r, size, err := f.open(name)

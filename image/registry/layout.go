@@ -63,7 +63,7 @@ func findInLayout(ctx context.Context, f files, r Reference) (Document, error) {
 	index, err := readIndex(f)
 	if errors.Is(err, fs.ErrNotExist) {
 		hint := ""
-		if _, _, err := f.open(dockerManifest); err == nil {
+		if exists(f, dockerManifest) {
 			hint = "it looks like a docker-archive:"
 		}
 		return Document{}, &hintError{fmt.Errorf("it is no OCI layout: it lacks %s or %s", layoutFile, indexFile), hint}
@@ -278,15 +278,16 @@ func (c *Client) writeLayout(ctx context.Context, dst Reference, src *Source, t 
 	defer dir.Close()
 	report := Report{Digest: t.Root.Digest}
 	all := layout{dir}.existing(parts, &report)
+	mu.Lock()
 	index, err := readIndex(dir)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		if err := dir.start(); err != nil {
-			return Report{}, err
-		}
-	case err != nil:
+	if errors.Is(err, fs.ErrNotExist) {
+		index, err = new(layoutIndex), dir.start()
+	}
+	mu.Unlock()
+	if err != nil {
 		return Report{}, err
-	case all && index.stands(dst.tag, t.Root.Digest):
+	}
+	if all && index.stands(dst.tag, t.Root.Digest) {
 		return Report{Digest: report.Digest, UpToDate: true}, nil
 	}
 
@@ -331,7 +332,7 @@ func (d directory) start() error {
 		return fileError(".", err)
 	}
 	for _, e := range list {
-		if name := e.Name(); name != layoutFile && name != "blobs" {
+		if name := e.Name(); name != "blobs" && !strings.Contains(name, layoutFile) {
 			return &hintError{fmt.Errorf("the directory is no OCI layout, and not empty: it has %s", line(name)), "name a new or an empty one"}
 		}
 	}

@@ -24,6 +24,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/static"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 	"github.com/klauspost/compress/zstd"
+	"golang.org/x/sync/errgroup"
 )
 
 func find(t *testing.T, c *Client, ref string) *Source {
@@ -332,6 +333,31 @@ func TestOtherImagesStay(t *testing.T) {
 			s.putImage(t, "app:1")
 			write(t, c, find(t, c, s.host()+"/app:1"), place)
 			wantWhole(t, find(t, c, place))
+		}
+	}
+}
+
+// Writes to one layout or archive at a time do not lose each other's images.
+func TestWritesAtOnce(t *testing.T) {
+	s := newServer(t)
+	c := s.client(Options{})
+	s.putImage(t, "app:1")
+	src := find(t, c, s.host()+"/app:1")
+	for _, place := range places(t, s, "x")[1:4] {
+		place = strings.TrimSuffix(place, "1")
+		var g errgroup.Group
+		for i := range 8 {
+			dst := reference(t, c, fmt.Sprint(place, i))
+			g.Go(func() error {
+				_, err := c.Write(t.Context(), dst, src, Tree{Root: src.Root})
+				return err
+			})
+		}
+		if err := g.Wait(); err != nil {
+			t.Error(err)
+		}
+		for i := range 8 {
+			wantWhole(t, find(t, c, fmt.Sprint(place, i)))
 		}
 	}
 }
