@@ -31,6 +31,9 @@ not set configures empty ones, with which the application cannot answer.
 Those that wrap.json lists as "without" do not load, and those listed as
 "unchecked" do even if metadata does not tell that their library is there.
 
+At the end of the process, what is left is sent for at most as long as the
+exporter's timeout is, 10 seconds if OTEL_EXPORTER_OTLP_TIMEOUT is not set.
+
 One instrumentation that fails is logged as OpenTelemetry logs it and the others
 load, under every release; up to 0.48b0 upstream gives up all of them.
 
@@ -496,6 +499,49 @@ def initialize(wrap, bundle, touched, watch):
             ]
     if failures.error is not None:
         raise failures.error
+    import atexit
+
+    # After the SDK's own handlers, so it is called before them.
+    atexit.register(limit_exit)
+
+
+def limit_exit():
+    """Bound what the SDK's exit handlers may take, all of them together.
+
+    They wait for threads that send what is left. Up to 1.35 that has no limit:
+    an unreachable collector is tried again for a minute, for each batch of 512
+    spans; later it is 30 seconds for each signal. When the time is up, the
+    threads, which are daemons, end with the process.
+    """
+    from threading import enumerate as threads
+    from time import time
+
+    end = time() + exit_timeout()
+    for thread in threads():
+        if thread.name.startswith(("OtelBatch", "OtelPeriodic")):
+            thread.join = limited(thread.join, end, time)
+
+
+def limited(join, end, time):
+    def limited_join(timeout=None):
+        left = max(0, end - time())
+        join(left if timeout is None else min(left, timeout))
+
+    return limited_join
+
+
+def exit_timeout():
+    """The longest timeout of the exporters in seconds, by default 10."""
+    found = []
+    for signal in ("TRACES_", "METRICS_", "LOGS_", ""):
+        try:
+            value = float(os.environ["OTEL_EXPORTER_OTLP_%sTIMEOUT" % signal])
+        except (KeyError, ValueError):
+            continue
+        if 0 < value < 1e9:
+            # The specification has milliseconds; the exporters read seconds.
+            found.append(value / 1000 if value >= 1000 else value)
+    return max(found or [10])
 
 
 def instrumentations_of(dist):

@@ -474,6 +474,33 @@ class LoadTest(LoaderTest):
         )
 
     @each_release
+    def test_exit_is_limited(self, release):
+        self.write_bundle(release)
+        self.write_module(
+            "fake/configurator.py",
+            """
+            import atexit, threading
+
+            class Configurator:
+                def configure(self, **kwargs):
+                    atexit.register(self.shutdown)
+                    wait = threading.Event().wait
+                    self.threads = [
+                        threading.Thread(name=name, target=wait, args=(60,), daemon=True)
+                        for name in ("OtelBatchSpanProcessor", "OtelPeriodicExportingMetricReader")
+                    ]
+                    [thread.start() for thread in self.threads]
+
+                def shutdown(self):
+                    self.threads[0].join()
+                    self.threads[1].join(timeout=60)
+                    print([thread.is_alive() for thread in self.threads])
+            """,
+        )
+        result = self.python("-c", "print('end')", OTEL_EXPORTER_OTLP_TIMEOUT="0.01")
+        self.assertEqual((result.out, result.err), ("end\n[True, True]\n", ""))
+
+    @each_release
     def test_garbage_collector(self, release):
         self.write_bundle(release)
         # Some versions have permanent objects of their own.
@@ -1605,13 +1632,35 @@ class HandOverTest(LoaderTest):
         self.assertEqual(result.out, "['first', 'last']\nran\n")
 
 
+def functions():
+    """The loader's functions, without what it does on import."""
+    namespace = {"__file__": "/init/sitecustomize.py"}
+    exec(read("sitecustomize.py").rpartition("\nif MARKER")[0], namespace)
+    return namespace
+
+
+class ExitTimeoutTest(unittest.TestCase):
+    def test_exit_timeout(self):
+        loader = functions()
+        for expected, variables in (
+            (10, {}),
+            (10, {"OTEL_EXPORTER_OTLP_TIMEOUT": "10"}),
+            (2.5, {"OTEL_EXPORTER_OTLP_TIMEOUT": "2.5"}),
+            (30, {"OTEL_EXPORTER_OTLP_TIMEOUT": "5", "OTEL_EXPORTER_OTLP_LOGS_TIMEOUT": "30"}),
+            (3, {"OTEL_EXPORTER_OTLP_TRACES_TIMEOUT": "3000"}),
+            (10, {"OTEL_EXPORTER_OTLP_TIMEOUT": "soon"}),
+            (10, {"OTEL_EXPORTER_OTLP_TIMEOUT": "inf"}),
+            (10, {"OTEL_EXPORTER_OTLP_TIMEOUT": "nan"}),
+            (10, {"OTEL_EXPORTER_OTLP_TIMEOUT": "0"}),
+            (10, {"OTEL_EXPORTER_OTLP_TIMEOUT": "-1"}),
+        ):
+            loader["os"] = type("os", (), {"environ": variables})
+            self.assertEqual(loader["exit_timeout"](), expected, variables)
+
+
 class ProgramTest(unittest.TestCase):
     def setUp(self):
-        # The functions, without what the module does on import.
-        source = read("sitecustomize.py").rpartition("\nif MARKER")[0]
-        namespace = {"__file__": "/init/sitecustomize.py"}
-        exec(source, namespace)
-        self.program = namespace["Program"]
+        self.program = functions()["Program"]
 
     def test_name(self):
         for argv, expected in (
