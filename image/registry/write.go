@@ -173,9 +173,7 @@ func (t Tree) list(ctx context.Context, src *Source, sourceIsThere bool) (*parts
 	added := make(map[v1.Hash]func(context.Context) (io.ReadCloser, error))
 	for _, config := range t.Configs {
 		digest, _, _ := v1.SHA256(bytes.NewReader(config))
-		added[digest] = func(context.Context) (io.ReadCloser, error) {
-			return io.NopCloser(bytes.NewReader(config)), nil
-		}
+		added[digest] = bytesFile("", config).open
 	}
 	for _, l := range t.Layers {
 		digest, err := l.Digest()
