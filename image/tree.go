@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	"github.com/imgwrap/imgwrap/image/registry"
 	"github.com/imgwrap/imgwrap/image/rewrite"
@@ -40,7 +41,7 @@ func newNode(d v1.Descriptor) *node {
 		n.describes = d.Annotations[annotationReferenceDigest]
 		n.kept = "an attestation of another image"
 	case d.MediaType.IsIndex():
-	case !d.MediaType.IsImage() || d.ArtifactType != "":
+	case !d.MediaType.IsImage() || d.ArtifactType != "" && !types.MediaType(d.ArtifactType).IsConfig(): // crane gives images the type of their configs
 		n.kept = "no image"
 	case p == nil:
 	case p.OS == "unknown" || p.Architecture == "unknown":
