@@ -171,23 +171,13 @@ func (n *node) replace() error {
 // index and those in it. What was found has to be what comes of it by putting
 // the wrapped images in and by taking out what is gone.
 func (t *target) restore(documents []registry.Document) error {
-	r := restorer{
-		indexes: map[v1.Hash]registry.Document{},
-		images:  map[v1.Hash]*node{},
-		listed:  map[v1.Hash]*node{},
-	}
-	for _, d := range documents {
-		r.indexes[d.Digest] = d
-	}
 	var sibling *wrapping
 	for _, n := range t.root.images() {
 		if n.source.wrapped != nil {
-			r.images[n.source.image.Digest()] = n
 			sibling = n.source.wrapped
 		}
 	}
-	t.root.each(func(n *node) { r.listed[n.descriptor.Digest] = n })
-	root, now, err := r.restore(&node{descriptor: documents[0].Descriptor()})
+	root, now, err := t.rebuild(documents)
 	if err != nil {
 		return err
 	}
@@ -207,6 +197,26 @@ func (t *target) restore(documents []registry.Document) error {
 		}
 	}
 	return nil
+}
+
+// rebuild makes the tree of the source from the documents of its indexes, and the
+// index that wrapping makes of that with the images that are there.
+func (t *target) rebuild(documents []registry.Document) (root *node, now registry.Document, err error) {
+	r := restorer{
+		indexes: map[v1.Hash]registry.Document{},
+		images:  map[v1.Hash]*node{},
+		listed:  map[v1.Hash]*node{},
+	}
+	for _, d := range documents {
+		r.indexes[d.Digest] = d
+	}
+	for _, n := range t.root.images() {
+		if n.source.wrapped != nil {
+			r.images[n.source.image.Digest()] = n
+		}
+	}
+	t.root.each(func(n *node) { r.listed[n.descriptor.Digest] = n })
+	return r.restore(&node{descriptor: documents[0].Descriptor()})
 }
 
 // A restorer makes the tree of a source from that of the index wrapped from it.

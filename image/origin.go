@@ -34,21 +34,45 @@ type wrapping struct {
 // did not wrap the image. Of an image that was changed since there is no way
 // back: the error says what is different.
 func originOf(im rewrite.Image, parsed *v1.ConfigFile) (*origin, error) {
+	o, err := readOrigin(im, parsed)
+	if o == nil || err != nil {
+		return nil, err
+	}
+	var before, now v1.Manifest
+	if err := errors.Join(json.Unmarshal(o.image.Manifest, &before), json.Unmarshal(im.Manifest, &now)); err != nil {
+		return nil, fmt.Errorf("reading the manifest: %w", err)
+	}
+	// An image that was built on the wrapped one has its labels too.
+	if changes := append(layerChanges(before.Layers, now.Layers), configChanges(o.parsed, parsed)...); len(changes) > 0 {
+		return nil, changedSince(o.source, changes...)
+	}
+	sealed, err := seal(im.Config)
+	if err != nil {
+		return nil, err
+	}
+	if sealed != parsed.Config.Labels[LabelSeal] {
+		return nil, changedSince(o.source, "its config is not the one that imgwrap wrote")
+	}
+	return o, nil
+}
+
+// readOrigin is originOf for an image that may have been changed.
+func readOrigin(im rewrite.Image, parsed *v1.ConfigFile) (*origin, error) {
 	labels := parsed.Config.Labels
 	label, ok := labels[LabelOrigin]
 	if !ok {
 		return nil, nil
 	}
 	o := &origin{parsed: new(v1.ConfigFile), wrapping: wrapping{source: labels[LabelSource], env: environ(parsed.Config.Env)}}
-	var before, now v1.Manifest
 	manifest, config, err := unpackImage(label)
 	if err == nil {
 		o.image = rewrite.Image{MediaType: mediaType(manifest), Manifest: manifest, Config: config}
-		err = errors.Join(json.Unmarshal(config, o.parsed), json.Unmarshal(manifest, &before))
+		err = errors.Join(json.Unmarshal(config, o.parsed), json.Unmarshal(manifest, new(v1.Manifest)))
 	}
 	if err != nil {
 		return nil, fmt.Errorf("reading the label %s: %w", LabelOrigin, err)
 	}
+	var now v1.Manifest
 	if err := json.Unmarshal(im.Manifest, &now); err != nil {
 		return nil, fmt.Errorf("reading the manifest: %w", err)
 	}
@@ -61,17 +85,6 @@ func originOf(im rewrite.Image, parsed *v1.ConfigFile) (*origin, error) {
 		for _, raw := range documents {
 			o.index = append(o.index, registry.NewDocument(mediaType(raw), raw))
 		}
-	}
-	// An image that was built on the wrapped one has its labels too.
-	if changes := append(layerChanges(before.Layers, now.Layers), configChanges(o.parsed, parsed)...); len(changes) > 0 {
-		return nil, changedSince(o.source, changes...)
-	}
-	sealed, err := seal(im.Config)
-	if err != nil {
-		return nil, err
-	}
-	if sealed != labels[LabelSeal] {
-		return nil, changedSince(o.source, "its config is not the one that imgwrap wrote")
 	}
 	return o, nil
 }
