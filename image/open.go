@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"golang.org/x/sync/errgroup"
@@ -23,6 +24,14 @@ type target struct {
 	// something wrapped already, what that was made of.
 	root    *node
 	wrapped bool
+	// referrers are what is attached to the documents that wrapping changes.
+	referrers []referrer
+}
+
+// A referrer is attached to a document of the source, by its digest.
+type referrer struct {
+	registry.Referrer
+	subject v1.Hash
 }
 
 // open reads the documents that a reference stands for. The caller closes the
@@ -273,6 +282,27 @@ func (r restorer) restoreIndex(n *node, doc registry.Document) (registry.Documen
 		return registry.Document{}, err
 	}
 	return registry.NewDocument(doc.MediaType, raw), nil
+}
+
+// findReferrers asks for what is attached to the root and to the images in it.
+func (t *target) findReferrers(ctx context.Context) {
+	subjects := []v1.Hash{t.root.descriptor.Digest}
+	for _, n := range t.root.images() {
+		if n != t.root {
+			subjects = append(subjects, n.descriptor.Digest)
+		}
+	}
+	lists := make([][]registry.Referrer, len(subjects))
+	var wg sync.WaitGroup
+	for i, subject := range subjects {
+		wg.Go(func() { lists[i] = t.source.Referrers(ctx, subject) })
+	}
+	wg.Wait()
+	for i, list := range lists {
+		for _, r := range list {
+			t.referrers = append(t.referrers, referrer{r, subjects[i]})
+		}
+	}
 }
 
 // each calls f for the node and all below it.

@@ -258,6 +258,9 @@ func plan(t *target, destination registry.Reference, opts Options, c *catalog.Ca
 	}
 	p.tree, p.Digest = w.tree, w.tree.Root.Digest.String()
 	p.Dropped = append(p.Dropped, w.dropped...)
+	for _, r := range t.referrers {
+		p.Dropped = append(p.Dropped, fmt.Sprintf("%s %s is attached to %s, and not to the wrapped image", cmp.Or(r.Kind, "referrer"), r.Name, r.subject))
+	}
 	if p.Index != nil {
 		p.Index.Kept = append(p.Index.Kept, w.kept...)
 	}

@@ -44,6 +44,7 @@ type Report struct {
 	Image        string          `json:"image"` // repository:tag
 	Tag          string          `json:"tag"`
 	Digest       string          `json:"digest"`
+	SourceMoved  bool            `json:"source_moved"` // Source stands for another image by now
 	Push         registry.Report `json:"push"`
 	Plan         *Plan           `json:"plan"`
 }
@@ -72,11 +73,21 @@ func (w *Wrapper) Wrap(ctx context.Context, ref string, opts Options) (*Report, 
 	if err != nil {
 		return nil, err
 	}
+	if p.destination.Name() == t.reference.Name() && t.source.Moved(ctx) {
+		return nil, fmt.Errorf("%s was moved by somebody else while it was wrapped; nothing was pushed, run it again", t.reference)
+	}
+	var moved bool
+	var wg sync.WaitGroup
+	if p.destination.Name() != t.reference.Name() {
+		wg.Go(func() { moved = t.source.Moved(ctx) })
+	}
 	pushed, err := w.Registry.Write(ctx, p.destination, t.source, p.tree)
+	wg.Wait()
 	if err != nil {
 		return nil, err
 	}
 	return &Report{
+		SourceMoved:  moved,
 		Version:      PlanVersion,
 		Source:       p.Source,
 		SourceDigest: p.SourceDigest,
@@ -118,7 +129,11 @@ func (w *Wrapper) planTarget(ctx context.Context, t *target, opts Options) (*Pla
 	if err := t.root.choose(opts.Platforms); err != nil {
 		return nil, err
 	}
-	if err := w.read(ctx, t.source, t.root.images()); err != nil {
+	var wg sync.WaitGroup
+	wg.Go(func() { t.findReferrers(ctx) })
+	err = w.read(ctx, t.source, t.root.images())
+	wg.Wait()
+	if err != nil {
 		return nil, err
 	}
 	return plan(t, destination, opts, w.Catalog, prebuilt{

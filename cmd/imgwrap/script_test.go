@@ -19,6 +19,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/google/go-containerregistry/pkg/name"
@@ -82,6 +83,8 @@ func TestMain(m *testing.M) {
 //	copy REF OTHER           copies an image or index, whose referrers stay behind
 //	digest FILE...           checks that plans, reports and printed lines name one digest
 //	exits N COMMAND...       runs a command that must end with this exit code
+//	moves REF OTHER          has REF become OTHER as soon as it is read once more
+//	attach REF TYPE          attaches an artifact of this type to an image
 //	unreachable              takes the package index away
 func TestScripts(t *testing.T) {
 	releases, wheels := testReleases(t)
@@ -90,7 +93,9 @@ func TestScripts(t *testing.T) {
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
 		Setup: func(e *testscript.Env) error {
-			reg := httptest.NewServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
+			moves := &moves{Handler: registry.New(registry.Logger(log.New(io.Discard, "", 0)), registry.WithReferrersSupport(true))}
+			reg := httptest.NewServer(moves)
+			e.Values["moves"] = moves
 			pypi := httptest.NewServer(wheels)
 			e.Defer(reg.Close)
 			e.Defer(pypi.Close)
@@ -107,18 +112,22 @@ func TestScripts(t *testing.T) {
 			return os.WriteFile(file, b, 0o600)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"image":       pushImage,
-			"manifest":    saveManifest,
-			"config":      func(ts *testscript.TestScript, _ bool, args []string) { save(ts, args, v1.Image.RawConfigFile) },
-			"content":     printContent,
-			"keeps":       keepsLayers,
-			"validate":    validateImage,
-			"put":         putManifest,
-			"forget":      forgetLayers,
-			"child":       pushChild,
-			"index":       pushIndex,
-			"children":    printChildren,
-			"copy":        copyImage,
+			"image":    pushImage,
+			"manifest": saveManifest,
+			"config":   func(ts *testscript.TestScript, _ bool, args []string) { save(ts, args, v1.Image.RawConfigFile) },
+			"content":  printContent,
+			"keeps":    keepsLayers,
+			"validate": validateImage,
+			"put":      putManifest,
+			"forget":   forgetLayers,
+			"child":    pushChild,
+			"index":    pushIndex,
+			"children": printChildren,
+			"copy":     copyImage,
+			"moves": func(ts *testscript.TestScript, _ bool, args []string) {
+				ts.Value("moves").(*moves).add(ts, args[0], args[1])
+			},
+			"attach":      attach,
 			"spoil":       spoil,
 			"digest":      sameDigest,
 			"exits":       exits,
@@ -355,6 +364,55 @@ func printChildren(ts *testscript.TestScript, _ bool, args []string) {
 	for _, d := range m.Manifests {
 		fmt.Fprintln(ts.Stdout(), d.Platform, d.Digest, d.Annotations)
 	}
+}
+
+// moves is a registry of whose tags some move when they are read.
+type moves struct {
+	http.Handler
+	mu sync.Mutex
+	to map[string]func() // by the path of the manifest
+}
+
+func (m *moves) add(ts *testscript.TestScript, from, to string) {
+	tag, err := name.NewTag(from)
+	ts.Check(err)
+	other, err := name.ParseReference(to)
+	ts.Check(err)
+	d, err := remote.Get(other)
+	ts.Check(err)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.to = map[string]func(){"/v2/" + tag.RepositoryStr() + "/manifests/" + tag.TagStr(): func() {
+		if err := remote.Tag(tag, d); err != nil {
+			panic(err)
+		}
+	}}
+}
+
+func (m *moves) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	m.Handler.ServeHTTP(w, r)
+	if r.Method != http.MethodGet {
+		return
+	}
+	m.mu.Lock()
+	move := m.to[r.URL.Path]
+	delete(m.to, r.URL.Path)
+	m.mu.Unlock()
+	if move != nil {
+		move()
+	}
+}
+
+func attach(ts *testscript.TestScript, _ bool, args []string) {
+	ref, err := name.ParseReference(args[0])
+	ts.Check(err)
+	d, err := remote.Head(ref)
+	ts.Check(err)
+	im := mutate.ConfigMediaType(mutate.MediaType(empty.Image, types.OCIManifestSchema1), types.MediaType(args[1]))
+	im = mutate.Subject(im, *d).(v1.Image)
+	digest, err := im.Digest()
+	ts.Check(err)
+	ts.Check(remote.Write(ref.Context().Digest(digest.String()), im))
 }
 
 func spoil(ts *testscript.TestScript, _ bool, args []string) {

@@ -179,6 +179,9 @@ func (a *app) summarise(r *image.Report) {
 	for _, d := range r.Plan.Dropped {
 		a.log.Warnf("dropped: %s", d)
 	}
+	if r.SourceMoved {
+		a.log.Warnf("%s was moved to another image meanwhile; what was wrapped is %s", r.Source, r.SourceDigest)
+	}
 	if r.Push.UpToDate {
 		a.log.Infof("%s is already up to date", r.Image)
 		return
