@@ -125,7 +125,7 @@ func (n *node) inspect(interpreter string) (*ImageInspection, error) {
 	src := n.source
 	c := src.parsed.Config
 	in := &ImageInspection{
-		Platform:      src.parsed.Platform().String(),
+		Platform:      platform(src.parsed).String(),
 		Entrypoint:    list(c.Entrypoint),
 		Cmd:           list(c.Cmd),
 		WorkingDir:    c.WorkingDir,

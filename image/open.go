@@ -41,11 +41,8 @@ func (w *Wrapper) open(ctx context.Context, ref string) (*target, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := &target{reference: s.Reference, source: s, root: &node{descriptor: s.Root.Descriptor(), document: s.Root}}
-	if err = w.grow(ctx, s, t.root); err == nil {
-		err = t.unwrap()
-	}
-	if err != nil {
+	t := &target{reference: s.Reference, source: s}
+	if err := w.look(ctx, t); err != nil {
 		s.Close()
 		if !named(err) {
 			err = fmt.Errorf("%s: %w", ref, err)
@@ -53,6 +50,27 @@ func (w *Wrapper) open(ctx context.Context, ref string) (*target, error) {
 		return nil, err
 	}
 	return t, nil
+}
+
+// look reads the documents of a target's source.
+func (w *Wrapper) look(ctx context.Context, t *target) error {
+	t.root = &node{descriptor: t.source.Root.Descriptor(), document: t.source.Root}
+	if err := w.grow(ctx, t.source, t.root); err != nil {
+		return err
+	}
+	return t.unwrap()
+}
+
+// prepare readies a target for writing what is made of it to a destination:
+// where layers are kept as they are, they should be compressed.
+func (w *Wrapper) prepare(ctx context.Context, t *target, destination registry.Reference) error {
+	if t.reference.Transport.KeepsManifests() || !destination.Transport.KeepsManifests() {
+		return nil
+	}
+	if err := t.source.Compress(ctx, max(w.Jobs, 1)); err != nil {
+		return err
+	}
+	return w.look(ctx, t)
 }
 
 // grow reads what is below a node, level by level.
@@ -116,7 +134,7 @@ func (n *node) fill(ctx context.Context, s *registry.Source, root bool) (err err
 func (t *target) unwrap() error {
 	var index []registry.Document
 	for _, n := range t.root.images() {
-		origin, err := originOf(n.source.image, n.source.parsed)
+		origin, err := originOf(n.source.image, n.source.parsed, t.reference.Transport.KeepsManifests())
 		if err != nil {
 			return err
 		}

@@ -33,7 +33,10 @@ type wrapping struct {
 // originOf reads the labels of an image of one platform. It is nil if imgwrap
 // did not wrap the image. Of an image that was changed since there is no way
 // back: the error says what is different.
-func originOf(im rewrite.Image, parsed *v1.ConfigFile) (*origin, error) {
+//
+// Where manifests are not kept, the image has one that was made up, and so will
+// its source.
+func originOf(im rewrite.Image, parsed *v1.ConfigFile, manifestsKept bool) (*origin, error) {
 	o, err := readOrigin(im, parsed)
 	if o == nil || err != nil {
 		return nil, err
@@ -43,8 +46,20 @@ func originOf(im rewrite.Image, parsed *v1.ConfigFile) (*origin, error) {
 		return nil, fmt.Errorf("reading the manifest: %w", err)
 	}
 	// An image that was built on the wrapped one has its labels too.
-	if changes := append(layerChanges(before.Layers, now.Layers), configChanges(o.parsed, parsed)...); len(changes) > 0 {
+	changes := configChanges(o.parsed, parsed)
+	if manifestsKept {
+		changes = append(layerChanges(before.Layers, now.Layers), changes...)
+	}
+	if len(changes) > 0 {
 		return nil, changedSince(o.source, changes...)
+	}
+	if !manifestsKept {
+		// As many layers, by their diff IDs the same ones.
+		doc, err := registry.MakeManifest(o.image.Config, now.Layers[:len(o.parsed.RootFS.DiffIDs)])
+		if err != nil {
+			return nil, err
+		}
+		o.image.MediaType, o.image.Manifest = doc.MediaType, doc.Raw
 	}
 	sealed, err := seal(im.Config)
 	if err != nil {

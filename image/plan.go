@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
+	"path"
 	"slices"
 	"strings"
 	"time"
@@ -54,7 +55,7 @@ type Plan struct {
 	Wrapped      bool     `json:"wrapped_before"` // Source is a wrapped image, whose source is wrapped again
 	Image        string   `json:"image"`          // where the wrapped image goes, repository:tag
 	Tag          string   `json:"tag"`
-	Digest       string   `json:"digest"` // of the wrapped image's manifest or index
+	Digest       string   `json:"digest"` // of the wrapped image's manifest or index, in Docker's engine and archives its ID
 	MediaType    string   `json:"media_type"`
 	Dropped      []string `json:"dropped"` // what the wrapped image lacks
 
@@ -257,6 +258,9 @@ func plan(t *target, destination registry.Reference, opts Options, c *catalog.Ca
 		return nil, err
 	}
 	p.tree, p.Digest = w.tree, w.tree.Root.Digest.String()
+	if p.ImagePlan != nil && !destination.Transport.KeepsManifests() {
+		p.Digest = registry.NewDocument("", p.wrapped.Config).Digest.String() // Docker's image ID
+	}
 	p.Dropped = append(p.Dropped, w.dropped...)
 	for _, r := range t.referrers {
 		p.Dropped = append(p.Dropped, fmt.Sprintf("%s %s is attached to %s, and not to the wrapped image", cmp.Or(r.Kind, "referrer"), r.Name, r.subject))
@@ -362,12 +366,22 @@ func (n *node) decide(opts Options, c *catalog.Catalog, layers prebuilt) (*Image
 	return planImage(*n.source, opts, c, layers)
 }
 
+// application is the short name of what the image holds. Where it was wrapped
+// before, it is the name it had then.
+func (s *source) application() string {
+	if s.wrapped == nil {
+		return s.reference.Application()
+	}
+	repository, _, _ := strings.Cut(s.wrapped.source, "@")
+	return path.Base(repository)
+}
+
 // planImage decides everything about wrapping an image of one platform. If no
 // release fits, the plan comes with the error.
 func planImage(src source, opts Options, c *catalog.Catalog, layers prebuilt) (*ImagePlan, error) {
 	env := src.environment
 	p := &ImagePlan{
-		Platform:         src.parsed.Platform().String(),
+		Platform:         platform(src.parsed).String(),
 		Interpreter:      newInterpreter(env.Interpreter),
 		Command:          newCommand(env.Command),
 		Django:           newDjango(env.Django),
@@ -409,7 +423,7 @@ func planImage(src source, opts Options, c *catalog.Catalog, layers prebuilt) (*
 	for _, d := range env.Distributions {
 		own[pep508.Normalize(d.Name)] = true
 	}
-	p.Env, err = opts.Settings.environment(image, src.reference.Application(), choice.Release, own)
+	p.Env, err = opts.Settings.environment(image, src.application(), choice.Release, own)
 	if err != nil {
 		return nil, err
 	}

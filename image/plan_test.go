@@ -498,7 +498,7 @@ func TestRewrap(t *testing.T) {
 		t.Fatal(err)
 	}
 	var refused *RefusedError
-	if _, err := originOf(child, parsed); !errors.As(err, &refused) || !strings.Contains(err.Error(), `Cmd is ["python3.11","-u","-m","app"] instead of ["python3.11","-m","app"]`) {
+	if _, err := originOf(child, parsed, true); !errors.As(err, &refused) || !strings.Contains(err.Error(), `Cmd is ["python3.11","-u","-m","app"] instead of ["python3.11","-m","app"]`) {
 		t.Errorf("an image built on a wrapped one: %v, want a refusal", err)
 	}
 }

@@ -81,7 +81,15 @@ func (n *node) platform() v1.Platform {
 		return *p
 	}
 	if n.source != nil {
-		return *n.source.parsed.Platform()
+		return platform(n.source.parsed)
+	}
+	return v1.Platform{}
+}
+
+// platform is that of a config, which may say nothing of it.
+func platform(c *v1.ConfigFile) v1.Platform {
+	if p := c.Platform(); p != nil {
+		return *p
 	}
 	return v1.Platform{}
 }

@@ -21,7 +21,7 @@ type UnwrapReport struct {
 }
 
 // Name is the source by digest, repository@digest.
-func (r *UnwrapReport) Name() string { return r.destination.Repository() + "@" + r.Digest }
+func (r *UnwrapReport) Name() string { return byDigest(r.destination, r.Digest) }
 
 // Unwrap gives back the image or index that a wrapped one was made from, byte
 // for byte: from its labels, and where these do not have all of it from the
@@ -43,9 +43,11 @@ func (w *Wrapper) unwrap(ctx context.Context, t *target, to Destination) (*Unwra
 	if !t.wrapped {
 		return nil, &RefusedError{"imgwrap did not wrap it", "imgwrap inspect shows what is in it"}
 	}
-	digest := t.root.descriptor.Digest
 	destination, err := w.unwrapped(t, to)
 	if err != nil {
+		return nil, err
+	}
+	if err := w.prepare(ctx, t, destination); err != nil {
 		return nil, err
 	}
 	source, tree, err := w.sourceTree(ctx, t)
@@ -64,7 +66,7 @@ func (w *Wrapper) unwrap(ctx context.Context, t *target, to Destination) (*Unwra
 		Wrapped:     t.reference.Name(),
 		Image:       destination.Repository(),
 		Tag:         destination.Tag(),
-		Digest:      digest.String(),
+		Digest:      pushed.Digest.String(),
 		Push:        pushed,
 		destination: destination,
 	}

@@ -50,7 +50,18 @@ type Report struct {
 }
 
 // Name is the wrapped image by digest, repository@digest.
-func (r *Report) Name() string { return r.Plan.destination.Repository() + "@" + r.Digest }
+func (r *Report) Name() string { return byDigest(r.Plan.destination, r.Digest) }
+
+// byDigest names an image by its digest, where it has such a name.
+func byDigest(r registry.Reference, digest string) string {
+	switch r.Transport {
+	case registry.DockerArchive:
+		return r.Name()
+	case registry.DockerDaemon:
+		return string(r.Transport) + ":" + digest
+	}
+	return r.Repository() + "@" + digest
+}
 
 // Plan looks into an image and decides what wrapping it would change. It
 // writes nothing. With an NoReleaseError there is a plan too: it
@@ -124,6 +135,9 @@ func named(err error) bool {
 func (w *Wrapper) planTarget(ctx context.Context, t *target, opts Options) (*Plan, error) {
 	destination, err := opts.Destination.resolve(w.Registry, t.reference, t.root.descriptor.Digest.String(), t.wrapped)
 	if err != nil {
+		return nil, err
+	}
+	if err := w.prepare(ctx, t, destination); err != nil {
 		return nil, err
 	}
 	if err := t.root.choose(opts.Platforms); err != nil {
