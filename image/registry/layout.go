@@ -45,7 +45,7 @@ func (l layout) blob(_ context.Context, d v1.Descriptor) (io.ReadCloser, error) 
 	}
 	if size != d.Size {
 		r.Close()
-		return nil, fmt.Errorf("it has %d bytes instead of %d", size, d.Size)
+		return nil, mismatch("it has %d bytes instead of %d", size, d.Size)
 	}
 	return verify(r, d)
 }
