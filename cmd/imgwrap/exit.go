@@ -21,6 +21,7 @@ const (
 	exitFailed  = 1
 	exitUsage   = 2
 	exitRefused = 3
+	exitCheck   = 4
 )
 
 // usageError is a command line that makes no sense.
@@ -32,6 +33,7 @@ func (e *usageError) Hint() string  { return e.remedy }
 // exitCode is the one place that maps errors to exit codes.
 func exitCode(err error) int {
 	var (
+		check           *image.CheckError
 		usage           *usageError
 		imageUsage      *image.UsageError
 		reference       *registry.UsageError
@@ -42,6 +44,8 @@ func exitCode(err error) int {
 		notServed       *bundle.NotServedError
 	)
 	switch {
+	case errors.As(err, &check):
+		return exitCheck
 	case image.IsRefused(err):
 		return exitRefused
 	case errors.As(err, &usage), errors.As(err, &imageUsage), errors.As(err, &reference),

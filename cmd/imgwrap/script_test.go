@@ -10,6 +10,7 @@ import (
 	"io"
 	"io/fs"
 	"log"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -60,6 +61,7 @@ func TestMain(m *testing.M) {
 				return catalog.New(releases...), nil
 			}))
 		},
+		"engine": fakeEngine,
 	})
 }
 
@@ -105,6 +107,14 @@ func TestScripts(t *testing.T) {
 			e.Setenv("PIP_INDEX_URL", pypi.URL+"/simple")
 			e.Setenv("IMGWRAP_CACHE_DIR", filepath.Join(e.WorkDir, ".cache"))
 			e.Values["index"] = pypi
+			app, err := net.Listen("tcp", "127.0.0.1:0") // for a port that is free
+			if err != nil {
+				return err
+			}
+			e.Setenv("APP_PORT", strconv.Itoa(app.Addr().(*net.TCPAddr).Port))
+			if err := app.Close(); err != nil {
+				return err
+			}
 			b, err := json.Marshal(releases)
 			if err != nil {
 				return err

@@ -58,9 +58,10 @@ func (b *Bed) containersEnv() []string {
 // outlives it. crun refuses to start where the two versions of cgroups are
 // mounted together, so there the second is unmounted.
 func (b *Bed) podman(ctx context.Context, args ...string) *exec.Cmd {
-	script := `umount /sys/fs/cgroup/unified 2>/dev/null; exec podman "$@"`
-	return command(ctx, b.containersEnv(), append([]string{"unshare", "--mount", "sh", "-c", script, "podman"}, args...)...)
+	return command(ctx, b.containersEnv(), append([]string{"unshare", "--mount", "sh", "-c", podmanScript, "podman"}, args...)...)
 }
+
+const podmanScript = `umount /sys/fs/cgroup/unified 2>/dev/null; exec podman "$@"`
 
 // RunOptions say what runs in a container, which has the host's network.
 type RunOptions struct {
