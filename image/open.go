@@ -24,8 +24,8 @@ type target struct {
 	// something wrapped already, what that was made of.
 	root    *node
 	wrapped bool
-	// referrers are what is attached to the documents that wrapping changes.
-	referrers []referrer
+	// referrers waits for what is attached to the documents that wrapping changes.
+	referrers func() []referrer
 }
 
 // A referrer is attached to a document of the source, by its digest.
@@ -302,7 +302,8 @@ func (r restorer) restoreIndex(n *node, doc registry.Document) (registry.Documen
 	return registry.NewDocument(doc.MediaType, raw), nil
 }
 
-// findReferrers asks for what is attached to the root and to the images in it.
+// findReferrers asks for what is attached to the root and to the images in it,
+// while other things go on.
 func (t *target) findReferrers(ctx context.Context) {
 	subjects := []v1.Hash{t.root.descriptor.Digest}
 	for _, n := range t.root.images() {
@@ -315,11 +316,14 @@ func (t *target) findReferrers(ctx context.Context) {
 	for i, subject := range subjects {
 		wg.Go(func() { lists[i] = t.source.Referrers(ctx, subject) })
 	}
-	wg.Wait()
-	for i, list := range lists {
-		for _, r := range list {
-			t.referrers = append(t.referrers, referrer{r, subjects[i]})
+	t.referrers = func() (all []referrer) {
+		wg.Wait()
+		for i, list := range lists {
+			for _, r := range list {
+				all = append(all, referrer{r, subjects[i]})
+			}
 		}
+		return all
 	}
 }
 

@@ -262,13 +262,17 @@ func plan(t *target, destination registry.Reference, opts Options, c *catalog.Ca
 		p.Digest = registry.NewDocument("", p.wrapped.Config).Digest.String() // Docker's image ID
 	}
 	p.Dropped = append(p.Dropped, w.dropped...)
-	for _, r := range t.referrers {
-		p.Dropped = append(p.Dropped, fmt.Sprintf("%s %s is attached to %s, and not to the wrapped image", cmp.Or(r.Kind, "referrer"), r.Name, r.subject))
-	}
 	if p.Index != nil {
 		p.Index.Kept = append(p.Index.Kept, w.kept...)
 	}
 	return p, nil
+}
+
+// detached says what is attached to the source and does not follow.
+func (p *Plan) detached(t *target) {
+	for _, r := range t.referrers() {
+		p.Dropped = append(p.Dropped, fmt.Sprintf("%s %s is attached to %s, and not to the wrapped image", cmp.Or(r.Kind, "referrer"), r.Name, r.subject))
+	}
 }
 
 // decide plans the images of an index: with one release, if one fits all of

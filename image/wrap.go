@@ -69,7 +69,10 @@ func byDigest(r registry.Reference, digest string) string {
 func (w *Wrapper) Plan(ctx context.Context, ref string, opts Options) (*Plan, error) {
 	t, p, err := w.plan(ctx, ref, opts)
 	if t != nil {
-		t.source.Close()
+		defer t.source.Close()
+	}
+	if err == nil {
+		p.detached(t)
 	}
 	return p, err
 }
@@ -97,6 +100,7 @@ func (w *Wrapper) Wrap(ctx context.Context, ref string, opts Options) (*Report, 
 	if err != nil {
 		return nil, err
 	}
+	p.detached(t)
 	return &Report{
 		SourceMoved:  moved,
 		Version:      PlanVersion,
@@ -143,11 +147,8 @@ func (w *Wrapper) planTarget(ctx context.Context, t *target, opts Options) (*Pla
 	if err := t.root.choose(opts.Platforms); err != nil {
 		return nil, err
 	}
-	var wg sync.WaitGroup
-	wg.Go(func() { t.findReferrers(ctx) })
-	err = w.read(ctx, t.source, t.root.images())
-	wg.Wait()
-	if err != nil {
+	t.findReferrers(ctx)
+	if err := w.read(ctx, t.source, t.root.images()); err != nil {
 		return nil, err
 	}
 	return plan(t, destination, opts, w.Catalog, prebuilt{

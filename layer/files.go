@@ -55,8 +55,8 @@ func Files(dir string) (files, abandoned []File, err error) {
 }
 
 // WriteFile writes a file of a cache, and its directory if there is none. The
-// file appears whole or not at all, and everybody may read it.
-func WriteFile(path string, data []byte) (err error) {
+// file appears whole or not at all, with these permissions.
+func WriteFile(path string, data []byte, perm fs.FileMode) (err error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err
 	}
@@ -73,7 +73,7 @@ func WriteFile(path string, data []byte) (err error) {
 	if _, err := f.Write(data); err != nil {
 		return err
 	}
-	if err := errors.Join(f.Chmod(0o644), f.Close()); err != nil {
+	if err := errors.Join(f.Chmod(perm), f.Close()); err != nil {
 		return err
 	}
 	return os.Rename(f.Name(), path)

@@ -14,7 +14,7 @@ func TestWriteFile(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "new")
 	path := filepath.Join(dir, "file")
 	for _, content := range []string{"some", "other bytes"} {
-		if err := WriteFile(path, []byte(content)); err != nil {
+		if err := WriteFile(path, []byte(content), 0o644); err != nil {
 			t.Fatal(err)
 		}
 		got, err := os.ReadFile(path)
@@ -25,10 +25,10 @@ func TestWriteFile(t *testing.T) {
 	if fi, err := os.Stat(path); err != nil || fi.Mode().Perm() != 0o644 {
 		t.Errorf("%v, %v", fi, err)
 	}
-	if err := WriteFile(dir, nil); err == nil { // a directory that is not empty
+	if err := WriteFile(dir, nil, 0o644); err == nil { // a directory that is not empty
 		t.Error("no error")
 	}
-	if err := WriteFile(filepath.Join(path, "file"), nil); err == nil {
+	if err := WriteFile(filepath.Join(path, "file"), nil, 0o644); err == nil {
 		t.Error("no error")
 	}
 	for _, d := range []string{dir, filepath.Dir(dir)} {
@@ -50,7 +50,7 @@ func TestCachePrune(t *testing.T) {
 	}
 	write := func(path, content string, age time.Duration) string {
 		written := time.Now().Add(-age)
-		if err := errors.Join(WriteFile(path, []byte(content)), os.Chtimes(path, written, written)); err != nil {
+		if err := errors.Join(WriteFile(path, []byte(content), 0o644), os.Chtimes(path, written, written)); err != nil {
 			t.Fatal(err)
 		}
 		return path

@@ -211,6 +211,7 @@ func (a *app) wrapper() (w *image.Wrapper, done func(), err error) {
 		Insecure:  a.insecure,
 		Jobs:      a.jobs,
 		UserAgent: "imgwrap/" + imgwrapVersion(),
+		Configs:   indexes,
 		Waiting: func(cause string, d time.Duration) {
 			a.log.Warnf("%s; next try in %s", cause, d.Round(100*time.Millisecond))
 		},

@@ -24,6 +24,7 @@ import (
 
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 )
 
@@ -43,12 +44,23 @@ type Options struct {
 	// (GITHUB_TOKEN), Amazon and Microsoft (docker-credential-ecr-login,
 	// docker-credential-acr-env).
 	Keychain authn.Keychain
+	// Configs, if set, keeps configs of images in registries, so that none is read
+	// twice.
+	Configs Configs
 	// Waiting, if set, is told in one line what went wrong, with which image or
 	// layer, and is to be tried again after the duration. It is told once of what
 	// goes wrong repeatedly. It is called from several goroutines.
 	Waiting func(cause string, d time.Duration)
 	// Transport sends the requests, in place of one with Go's defaults.
 	Transport http.RoundTripper
+}
+
+// Configs is where configs of images are kept from one use of a Client to the
+// next. It may be used by several goroutines.
+type Configs interface {
+	// Config returns the config that has the digest, if it is there.
+	Config(v1.Hash) ([]byte, bool)
+	PutConfig(v1.Hash, []byte)
 }
 
 // A Client reads from and writes to registries. It asks a registry how to
@@ -58,11 +70,13 @@ type Client struct {
 	insecure  bool
 	jobs      int
 	keychain  authn.Keychain
+	configs   Configs // may be nil
 	transport http.RoundTripper
 	wait      waiter
 
 	auths    cache[authn.Authenticator]
 	sessions cache[*http.Client]
+	answers  sync.Map           // status code of GET /v2/, by scheme and host
 	locks    cache[*sync.Mutex] // by the path of what is written
 	mirrors  func() ([]mirrored, error)
 }
@@ -82,6 +96,7 @@ func New(o Options) *Client {
 		insecure: o.Insecure,
 		jobs:     o.Jobs,
 		keychain: o.Keychain,
+		configs:  o.Configs,
 		mirrors:  sync.OnceValues(readMirrors),
 	}
 	c.wait = func(ctx context.Context, d time.Duration, cause error) error {
@@ -97,7 +112,7 @@ func New(o Options) *Client {
 		c.keychain = defaultKeychain()
 	}
 	c.transport = transport.NewUserAgent(&retrier{
-		inner: base,
+		inner: &noter{base, &c.answers},
 		wait:  func(ctx context.Context, d time.Duration, cause error) error { return c.wait(ctx, d, cause) },
 	}, o.UserAgent)
 	return c
@@ -113,13 +128,7 @@ func (c *Client) session(ctx context.Context, repo name.Repository, actions stri
 	}
 	key := repo.Scheme() + "://" + repo.RegistryStr() + " " + strings.Join(scopes, " ")
 	return c.sessions.get(key, func() (*http.Client, error) {
-		auth, err := c.auths.get(repo.Name(), func() (authn.Authenticator, error) {
-			auth, err := authn.Resolve(ctx, c.keychain, repo)
-			if err != nil {
-				return nil, fmt.Errorf("reading credentials: %w", err)
-			}
-			return auth, nil
-		})
+		auth, err := c.auth(ctx, repo)
 		if err != nil {
 			return nil, err
 		}
@@ -129,6 +138,31 @@ func (c *Client) session(ctx context.Context, repo name.Repository, actions stri
 		}
 		return &http.Client{Transport: t, CheckRedirect: c.checkRedirect}, nil
 	})
+}
+
+// auth returns the credentials for a repository.
+func (c *Client) auth(ctx context.Context, repo name.Repository) (authn.Authenticator, error) {
+	return c.auths.get(repo.Name(), func() (authn.Authenticator, error) {
+		auth, err := authn.Resolve(ctx, c.keychain, repo)
+		if err != nil {
+			return nil, fmt.Errorf("reading credentials: %w", err)
+		}
+		return auth, nil
+	})
+}
+
+// A noter notes what registries answer to the question how to authenticate.
+type noter struct {
+	inner   http.RoundTripper
+	answers *sync.Map
+}
+
+func (n *noter) RoundTrip(req *http.Request) (*http.Response, error) {
+	resp, err := n.inner.RoundTrip(req)
+	if err == nil && req.URL.Path == "/v2/" {
+		n.answers.Store(req.URL.Scheme+"://"+req.URL.Host, resp.StatusCode)
+	}
+	return resp, err
 }
 
 // checkRedirect follows as net/http does, but not to where a registry has no

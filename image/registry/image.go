@@ -73,12 +73,7 @@ func (im *Image) read(ctx context.Context) (err error) {
 	if desc.Size > configLimit {
 		return fmt.Errorf("config has %d bytes, more than the %d MiB that are read", desc.Size, configLimit>>20)
 	}
-	blob, err := im.source.store.blob(ctx, desc)
-	if err != nil {
-		return fmt.Errorf("reading config: %w", err)
-	}
-	defer blob.Close()
-	if im.RawConfig, err = io.ReadAll(blob); err != nil {
+	if im.RawConfig, err = im.source.config(ctx, desc); err != nil {
 		return fmt.Errorf("reading config: %w", err)
 	}
 	im.Config = new(v1.ConfigFile)
@@ -89,6 +84,29 @@ func (im *Image) read(ctx context.Context) (err error) {
 		return fmt.Errorf("manifest has %d layers, but its config %d", n, m)
 	}
 	return nil
+}
+
+// config reads a config, if it is not kept from an earlier time.
+func (s *Source) config(ctx context.Context, d v1.Descriptor) ([]byte, error) {
+	var kept Configs
+	if r, ok := s.store.(*repository); ok {
+		kept = r.client.configs
+	}
+	if kept != nil {
+		if raw, ok := kept.Config(d.Digest); ok {
+			return raw, nil
+		}
+	}
+	blob, err := s.store.blob(ctx, d)
+	if err != nil {
+		return nil, err
+	}
+	defer blob.Close()
+	raw, err := io.ReadAll(blob)
+	if err == nil && kept != nil {
+		kept.PutConfig(d.Digest, raw)
+	}
+	return raw, err
 }
 
 // Layer opens the layer of that number in the manifest, counted from 0. See

@@ -42,9 +42,10 @@ func (c *Client) push(ctx context.Context, dst name.Reference, src *Source, t Tr
 		return Report{}, err
 	}
 
-	// Questions first, all at once.
+	// Questions first, all at once: they are small, and what is waited for is the
+	// time to the registry and back.
 	g, gctx := errgroup.WithContext(ctx)
-	g.SetLimit(c.jobs)
+	g.SetLimit(max(c.jobs, 16))
 	var denied error
 	g.Go(func() error {
 		p.client, denied = c.session(gctx, p.repo, transport.PushScope)

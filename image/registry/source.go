@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
@@ -320,13 +321,16 @@ func (c *Client) findInRegistries(ctx context.Context, r Reference) (store, Docu
 }
 
 func (c *Client) findInRegistry(ctx context.Context, ref name.Reference) (*repository, Document, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	ahead := c.askAhead(ctx, ref)
 	client, err := c.session(ctx, ref.Context(), transport.PullScope)
 	if err != nil {
 		return nil, Document{}, err
 	}
 	// One request gives the document and, as the digest of what it gave, what the
 	// tag stood for at that moment.
-	raw, mediaType, err := getManifest(ctx, client, ref)
+	raw, mediaType, err := ahead(client)
 	if err != nil {
 		return nil, Document{}, err
 	}
@@ -337,6 +341,35 @@ func (c *Client) findInRegistry(ctx context.Context, ref name.Reference) (*repos
 		}
 	}
 	return &repository{c, ref.Context(), client}, doc, nil
+}
+
+// askAhead requests a manifest while the registry is asked how to authenticate,
+// unless we have credentials for it. The returned function waits for that manifest
+// if the registry wants no authentication, which saves a round trip, and else
+// requests it with the client.
+func (c *Client) askAhead(ctx context.Context, ref name.Reference) func(*http.Client) ([]byte, types.MediaType, error) {
+	registry := ref.Context().Scheme() + "://" + ref.Context().RegistryStr()
+	auth, err := c.auth(ctx, ref.Context())
+	if status, known := c.answers.Load(registry); err != nil || auth != authn.Anonymous || known && status != http.StatusOK {
+		return func(client *http.Client) ([]byte, types.MediaType, error) { return getManifest(ctx, client, ref) }
+	}
+	type answer struct {
+		raw       []byte
+		mediaType types.MediaType
+		err       error
+	}
+	ahead := make(chan answer, 1)
+	go func() {
+		raw, mediaType, err := getManifest(ctx, &http.Client{Transport: c.transport, CheckRedirect: c.checkRedirect}, ref)
+		ahead <- answer{raw, mediaType, err}
+	}()
+	return func(client *http.Client) ([]byte, types.MediaType, error) {
+		if status, _ := c.answers.Load(registry); status != http.StatusOK {
+			return getManifest(ctx, client, ref)
+		}
+		a := <-ahead
+		return a.raw, a.mediaType, a.err
+	}
 }
 
 func (r *repository) document(ctx context.Context, d v1.Descriptor) ([]byte, types.MediaType, error) {

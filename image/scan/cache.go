@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -21,10 +22,10 @@ import (
 )
 
 // Cache is a directory that keeps the indexes of layers, by the digests of the
-// layers' blobs. Any number of processes may use one at the same time: an entry
-// appears whole or not at all. Nothing in it is believed: what is damaged, cut
-// short or of another layer is removed and counts as absent. A nil Cache keeps
-// nothing.
+// layers' blobs, and the configs of images, by theirs. Any number of processes
+// may use one at the same time: an entry appears whole or not at all. Nothing in
+// it is believed: what is damaged, cut short or of something else is removed and
+// counts as absent. A nil Cache keeps nothing.
 type Cache struct {
 	// Dir is created when the first index is put.
 	Dir string
@@ -68,8 +69,7 @@ func (c *Cache) Get(digest v1.Hash) (*Layer, bool) {
 	if err != nil {
 		return nil, false
 	}
-	now := time.Now()
-	os.Chtimes(path, now, now) //nolint:errcheck // a directory that can't be written needs no order of use
+	touch(path)
 	return l, true
 }
 
@@ -115,19 +115,78 @@ func (c *Cache) Put(digest v1.Hash, l *Layer) error {
 		return err
 	}
 	copy(entry.Bytes()[len(magic):], sum(digest.String(), entry.Bytes()[headerSize:]))
-	if err := layer.WriteFile(c.path(digest), entry.Bytes()); err != nil {
+	return c.put(c.path(digest), entry.Bytes(), 0o644)
+}
+
+// configsDir is the directory in the cache with the configs. The name of each file
+// is its digest.
+const configsDir = "configs"
+
+// configPath returns the file for the config of an image.
+func (c *Cache) configPath(digest v1.Hash) string {
+	return filepath.Join(c.Dir, configsDir, digest.Algorithm+"-"+digest.Hex)
+}
+
+// Config returns the config of an image by its digest, if the cache has it.
+func (c *Cache) Config(digest v1.Hash) ([]byte, bool) {
+	if c == nil {
+		return nil, false
+	}
+	path := c.configPath(digest)
+	raw, err := readConfig(path)
+	if errors.Is(err, errCorrupt) {
+		os.Remove(path) //nolint:errcheck // as in Get
+	}
+	if err != nil {
+		return nil, false
+	}
+	touch(path)
+	return raw, true
+}
+
+// readConfig reads the file of a config. The error is errCorrupt if its content is
+// not that of the digest in its name.
+func readConfig(path string) ([]byte, error) {
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	digest, _, err := v1.SHA256(bytes.NewReader(raw))
+	if err != nil || filepath.Base(path) != digest.Algorithm+"-"+digest.Hex {
+		return nil, errCorrupt
+	}
+	return raw, nil
+}
+
+// PutConfig stores the config of an image, for this user alone: there may be
+// passwords in it. Where that fails it has to be read again the next time, and no
+// more.
+func (c *Cache) PutConfig(digest v1.Hash, config []byte) {
+	if c != nil && c.MaxBytes > 0 {
+		_ = c.put(c.configPath(digest), config, 0o600)
+	}
+}
+
+// put writes a file and makes room for it.
+func (c *Cache) put(path string, content []byte, perm fs.FileMode) error {
+	if err := layer.WriteFile(path, content, perm); err != nil {
 		return fmt.Errorf("writing to cache %s: %w", c.Dir, err)
 	}
-
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	counted := c.held > 0
-	c.held += int64(entry.Len())
+	c.held += int64(len(content))
 	if counted && c.held <= c.MaxBytes {
 		return nil
 	}
 	_, err := c.trim()
 	return err
+}
+
+// touch says when a file was used last, for the order in which they are removed.
+func touch(path string) {
+	now := time.Now()
+	os.Chtimes(path, now, now) //nolint:errcheck // a directory that can't be written needs no order of use
 }
 
 // Prune removes entries that are damaged, what killed processes left behind,
@@ -138,6 +197,12 @@ func (c *Cache) Prune(ctx context.Context) (layer.Removed, error) {
 	for _, f := range files {
 		if err := errors.Join(err, ctx.Err()); err != nil {
 			return layer.Removed{}, err
+		}
+		if filepath.Dir(f.Path) == filepath.Join(c.Dir, configsDir) {
+			if _, err := readConfig(f.Path); errors.Is(err, errCorrupt) {
+				damaged = append(damaged, f)
+			}
+			continue
 		}
 		hex, version, _ := strings.Cut(filepath.Base(f.Path), ".")
 		digest := filepath.Base(filepath.Dir(f.Path)) + ":" + hex

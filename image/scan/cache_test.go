@@ -446,3 +446,57 @@ func FuzzDecode(f *testing.F) {
 		}
 	})
 }
+
+func TestConfig(t *testing.T) {
+	c := &Cache{Dir: t.TempDir(), MaxBytes: 1000}
+	config := []byte(`{"config":{"Env":["TOKEN=secret"]}}`)
+	digest, _, err := v1.SHA256(bytes.NewReader(config))
+	if err != nil {
+		t.Fatal(err)
+	}
+	has := func(c *Cache, want bool) {
+		t.Helper()
+		if got, ok := c.Config(digest); ok != want || want && !bytes.Equal(got, config) {
+			t.Errorf("got %q, %t", got, ok)
+		}
+	}
+	has(c, false)
+	c.PutConfig(digest, config)
+	has(c, true)
+	path := c.configPath(digest)
+	if fi, err := os.Stat(path); err != nil || fi.Mode() != 0o600 {
+		t.Errorf("mode %v, %v: others may read it", fi.Mode(), err)
+	}
+	if removed, err := c.Prune(t.Context()); err != nil || removed.Files != 0 {
+		t.Errorf("pruned %+v, %v", removed, err)
+	}
+
+	// What is damaged is never returned, and goes.
+	for _, prune := range []bool{false, true} {
+		if err := os.WriteFile(path, config[1:], 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if prune {
+			if removed, err := c.Prune(t.Context()); err != nil || removed.Files != 1 {
+				t.Errorf("pruned %+v, %v", removed, err)
+			}
+		} else {
+			has(c, false)
+		}
+		if _, err := os.Stat(path); !os.IsNotExist(err) {
+			t.Errorf("the damaged file: %v", err)
+		}
+	}
+
+	// They count like indexes.
+	c.PutConfig(digest, config)
+	c.MaxBytes = int64(len(config)) - 1
+	if removed, err := c.Prune(t.Context()); err != nil || removed.Files != 1 {
+		t.Errorf("pruned %+v, %v", removed, err)
+	}
+	has(c, false)
+	for _, c := range []*Cache{nil, {Dir: t.TempDir()}} {
+		c.PutConfig(digest, config)
+		has(c, false)
+	}
+}

@@ -112,7 +112,7 @@ func (b *Builder) BuildBytecode(ctx context.Context, r *catalog.Release, interpr
 	}
 	data, err := json.Marshal(l.Info())
 	if err == nil {
-		err = layer.WriteFile(b.bytecodeFile(r, python), data)
+		err = layer.WriteFile(b.bytecodeFile(r, python), data, 0o644)
 	}
 	if err != nil {
 		return "", nil, fmt.Errorf("storing bytecode of %s for Python %s: %w", r, python, err)
