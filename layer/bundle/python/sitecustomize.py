@@ -480,6 +480,12 @@ def initialize(wrap, bundle, touched, watch):
         for logger in loggers:
             logger.addFilter(failures)
         try:
+            if "OTEL_PYTHON_CONTEXT" in os.environ:
+                # One that is not there is noticed when it is used first: once
+                # the logging instrumentation uses it as well, in a deadlock.
+                from opentelemetry.context import get_current
+
+                get_current()
             from opentelemetry.instrumentation import auto_instrumentation
 
             if hasattr(auto_instrumentation, "initialize"):
