@@ -18,6 +18,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/v1/types"
+
+	"github.com/imgwrap/imgwrap/image/registry/registrytest"
 )
 
 const zero = "sha256:0000000000000000000000000000000000000000000000000000000000000000"
@@ -61,7 +63,7 @@ func TestOpenErrors(t *testing.T) {
 	answer := func(kind string, status int, code string) func(http.ResponseWriter, *http.Request, string) bool {
 		return func(w http.ResponseWriter, _ *http.Request, k string) bool {
 			if k == kind {
-				deny(w, status, code)
+				registrytest.Deny(w, status, code)
 			}
 			return k == kind
 		}
@@ -463,7 +465,7 @@ func TestDiagnosePush(t *testing.T) {
 		c := New(Options{Keychain: authn.NewMultiKeychain(), Transport: roundTripper(func(r *http.Request) (*http.Response, error) {
 			rec := httptest.NewRecorder()
 			if r.URL.Path != "/v2/" {
-				deny(rec, 404, "NAME_UNKNOWN")
+				registrytest.Deny(rec, 404, "NAME_UNKNOWN")
 			}
 			resp := rec.Result()
 			resp.Request = r

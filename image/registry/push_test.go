@@ -22,6 +22,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/static"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 	"github.com/google/go-containerregistry/pkg/v1/validate"
+
+	"github.com/imgwrap/imgwrap/image/registry/registrytest"
 )
 
 // sizes of the images that putImage and wrapped make
@@ -273,7 +275,7 @@ func TestPushRefused(t *testing.T) {
 			s.mu.Lock()
 			s.fault = func(w http.ResponseWriter, r *http.Request, kind string) bool {
 				if kind == tt.kind {
-					deny(w, tt.status, tt.code)
+					registrytest.Deny(w, tt.status, tt.code)
 				}
 				return kind == tt.kind
 			}
@@ -475,7 +477,7 @@ func TestPushContent(t *testing.T) {
 			Manifest:  fmt.Appendf(nil, `{"config":{"size":2,"digest":%q},"layers":[%s,%[2]s,%s]}`, config, desc, foreign),
 			Added:     []v1.Layer{layer},
 		}
-		s.add("app", "sha256:"+strings.Repeat("1", 64)) // for the server to take the manifest
+		s.inner.Add("app", "sha256:"+strings.Repeat("1", 64)) // for the server to take the manifest
 		report, err := push(t.Context(), c, s.ref(t, "app:twice"), src, content)
 		if err != nil || counts(report) != "2 uploaded, 0 mounted, 0 existing, 0 refused" {
 			t.Errorf("%s, %v", counts(report), err)
@@ -594,7 +596,7 @@ func (s *tokenServer) serve(w http.ResponseWriter, r *http.Request, kind string)
 		scopes := r.URL.Query()["scope"]
 		s.scopes = append(s.scopes, strings.Join(scopes, " "))
 		if user, password, _ := r.BasicAuth(); user != "me" || password != "secret" || slices.Contains(scopes, s.denied) {
-			deny(w, 403, "DENIED")
+			registrytest.Deny(w, 403, "DENIED")
 			return true
 		}
 		token := base64.StdEncoding.EncodeToString(fmt.Appendf(nil, "%d", len(s.scopes)))

@@ -3,7 +3,6 @@ package registry
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"log"
@@ -25,18 +24,18 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/static"
 	"github.com/google/go-containerregistry/pkg/v1/types"
+
+	"github.com/imgwrap/imgwrap/image/registry/registrytest"
 )
 
-// A server is a registry in which, unlike in go-containerregistry's, a
-// repository has only the blobs that were uploaded or mounted to it.
+// A server is a registry that counts requests.
 type server struct {
 	*httptest.Server
-	inner http.Handler
+	inner *registrytest.Registry
 
 	mu       sync.Mutex
-	requests map[string]int             // by kind, see kindOf
-	blobs    map[string]map[string]bool // by repository and digest
-	waits    []time.Duration            // that clients waited
+	requests map[string]int  // by kind, see registrytest.Kind
+	waits    []time.Duration // that clients waited
 
 	// fault, if set, may answer a request in the registry's place.
 	fault func(w http.ResponseWriter, r *http.Request, kind string) (answered bool)
@@ -44,9 +43,8 @@ type server struct {
 
 func newServer(t *testing.T) *server {
 	s := &server{
-		inner:    registry.New(registry.Logger(log.New(io.Discard, "", 0))),
+		inner:    registrytest.New(registry.New(registry.Logger(log.New(io.Discard, "", 0)))),
 		requests: make(map[string]int),
-		blobs:    make(map[string]map[string]bool),
 	}
 	s.Server = httptest.NewServer(s)
 	s.Config.ErrorLog = log.New(io.Discard, "", 0)
@@ -90,106 +88,15 @@ func (s *server) forget() map[string]int {
 	return requests
 }
 
-// kindOf names a request: "GET manifests", "HEAD blobs", "POST uploads", "POST
-// mount", "GET ping", "GET token".
-func kindOf(r *http.Request) string {
-	_, rest, ok := splitPath(r.URL.Path)
-	switch {
-	case !ok:
-		return r.Method + " " + map[bool]string{true: "ping", false: "token"}[r.URL.Path == "/v2/"]
-	case r.URL.Query().Has("mount"):
-		return r.Method + " mount"
-	case strings.HasPrefix(rest, "blobs/uploads/"):
-		return r.Method + " uploads"
-	}
-	kind, _, _ := strings.Cut(rest, "/")
-	return r.Method + " " + kind
-}
-
-func splitPath(path string) (repo, rest string, ok bool) {
-	path = strings.TrimPrefix(path, "/v2/")
-	for _, kind := range []string{"/manifests/", "/blobs/"} {
-		if i := strings.Index(path, kind); i >= 0 {
-			return path[:i], path[i+1:], true
-		}
-	}
-	return "", "", false
-}
-
 func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	kind := kindOf(r)
-	repo, rest, _ := splitPath(r.URL.Path)
+	kind := registrytest.Kind(r)
 	s.mu.Lock()
 	s.requests[kind]++
 	fault := s.fault
 	s.mu.Unlock()
-
-	if fault != nil && fault(w, r, kind) {
-		return
+	if fault == nil || !fault(w, r, kind) {
+		s.inner.ServeHTTP(w, r)
 	}
-	switch kind {
-	case "HEAD blobs", "GET blobs":
-		if !s.has(repo, strings.TrimPrefix(rest, "blobs/")) {
-			deny(w, 404, "BLOB_UNKNOWN")
-			return
-		}
-	case "POST mount":
-		if digest := r.URL.Query().Get("mount"); s.has(r.URL.Query().Get("from"), digest) {
-			s.add(repo, digest)
-			w.WriteHeader(http.StatusCreated)
-			return
-		}
-		r.URL.RawQuery = ""
-	case "PUT uploads":
-		digest := r.URL.Query().Get("digest")
-		rec := httptest.NewRecorder()
-		s.inner.ServeHTTP(rec, r)
-		if rec.Code == http.StatusCreated {
-			s.add(repo, digest)
-		}
-		maps.Copy(w.Header(), rec.Header())
-		w.WriteHeader(rec.Code)
-		io.Copy(w, rec.Body)
-		return
-	case "DELETE uploads":
-		w.WriteHeader(http.StatusNoContent)
-		return
-	case "PUT manifests":
-		raw, err := io.ReadAll(r.Body)
-		if err != nil {
-			return
-		}
-		r.Body = io.NopCloser(bytes.NewReader(raw))
-		var m v1.Manifest
-		json.Unmarshal(raw, &m)
-		for _, d := range append(m.Layers, m.Config) {
-			if index := d.Digest == (v1.Hash{}); !index && !s.has(repo, d.Digest.String()) {
-				deny(w, 400, "MANIFEST_BLOB_UNKNOWN")
-				return
-			}
-		}
-	}
-	s.inner.ServeHTTP(w, r)
-}
-
-func (s *server) has(repo, digest string) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.blobs[repo][digest]
-}
-
-func (s *server) add(repo, digest string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.blobs[repo] == nil {
-		s.blobs[repo] = make(map[string]bool)
-	}
-	s.blobs[repo][digest] = true
-}
-
-func deny(w http.ResponseWriter, status int, code string) {
-	w.WriteHeader(status)
-	fmt.Fprintf(w, `{"errors":[{"code":%q,"message":"no"}]}`, code)
 }
 
 // cut breaks a connection off after some bytes of an answer, or none.
@@ -204,12 +111,7 @@ func cut(w http.ResponseWriter, answer string) {
 }
 
 // tagged says whether the registry has that tag.
-func (s *server) tagged(ref string) bool {
-	repo, tag, _ := strings.Cut(ref, ":")
-	rec := httptest.NewRecorder()
-	s.inner.ServeHTTP(rec, httptest.NewRequest("HEAD", "/v2/"+repo+"/manifests/"+tag, nil))
-	return rec.Code == http.StatusOK
-}
+func (s *server) tagged(ref string) bool { return s.inner.Tag(ref) != "" }
 
 // putImage stores an image of six layers.
 func (s *server) putImage(t *testing.T, ref string) v1.Image {
@@ -420,7 +322,7 @@ func TestLayer(t *testing.T) {
 	}, {
 		name: "gone",
 		fault: func(w http.ResponseWriter, _ *http.Request, n int) bool {
-			deny(w, 404, "BLOB_UNKNOWN")
+			registrytest.Deny(w, 404, "BLOB_UNKNOWN")
 			return true
 		},
 		want: s.host() + " lacks a part of the image (404 BLOB_UNKNOWN)",
