@@ -434,7 +434,7 @@ func planImage(src source, opts Options, c *catalog.Catalog, layers prebuilt) (*
 	if ready.pythonPath {
 		p.Env = append(p.Env, Variable{"PYTHONPATH", strings.TrimSuffix(bundle.InitDir+":"+image["PYTHONPATH"], ":"), "--activate"})
 	}
-	p.serve(env.Command, src.files, choice.Release, image)
+	p.serve(env.Command, src.files, image)
 	p.Warnings = append(p.Warnings, silenced(image)...)
 	if src.wrapped != nil {
 		p.Warnings = append(p.Warnings, lost(src.wrapped.env, image, p.Env)...)

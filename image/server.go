@@ -10,17 +10,16 @@ import (
 
 	"github.com/imgwrap/imgwrap/image/python"
 	"github.com/imgwrap/imgwrap/image/scan"
-	"github.com/imgwrap/imgwrap/layer/catalog"
 )
 
-// geventPatch has OpenTelemetry patch the standard library for gevent before
-// it imports any of it.
+// geventPatch has the loader let gevent patch the standard library before
+// OpenTelemetry imports it. It is upstream's variable, of 0.58b0 and newer.
 const geventPatch = "OTEL_PYTHON_AUTO_INSTRUMENTATION_EXPERIMENTAL_GEVENT_PATCH"
 
 // serve adds what the server or framework that runs the app needs in order to
 // send anything, and says what it means for telemetry. image are the variables
 // of the image's config.
-func (p *ImagePlan) serve(c python.Command, files *scan.Index, r *catalog.Release, image map[string]string) {
+func (p *ImagePlan) serve(c python.Command, files *scan.Index, image map[string]string) {
 	set := func(name, value, origin, why string) {
 		if image[name] == "" {
 			p.Env = append(p.Env, Variable{name, value, origin})
@@ -41,10 +40,8 @@ func (p *ImagePlan) serve(c python.Command, files *scan.Index, r *catalog.Releas
 		case strings.Contains(class, "eventlet"): // gunicorn.workers.geventlet, too
 			warn("gunicorn's workers are of the class %s, and eventlet is not tested: it patches the standard library only after OpenTelemetry has imported it", class)
 		case !strings.Contains(class, "gevent"):
-		case slices.Contains(r.Environment, geventPatch):
-			set(geventPatch, "patch_all", "gevent", "gunicorn runs gevent workers, so gevent has to patch the standard library before OpenTelemetry imports it")
 		default:
-			warn("gunicorn's workers are of the class %s, and OpenTelemetry %s cannot have gevent patch the standard library before it imports it (1.37.0 and newer can): gevent warns when a worker starts", class, r)
+			set(geventPatch, "patch_all", "gevent", "gunicorn runs gevent workers, so gevent has to patch the standard library before OpenTelemetry imports it")
 		}
 		if has("--reload") {
 			children("gunicorn --reload")

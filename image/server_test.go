@@ -10,7 +10,6 @@ import (
 
 	"github.com/imgwrap/imgwrap/image/python"
 	"github.com/imgwrap/imgwrap/image/scan"
-	"github.com/imgwrap/imgwrap/layer/catalog"
 )
 
 func TestServe(t *testing.T) {
@@ -30,14 +29,12 @@ func TestServe(t *testing.T) {
 		t.Fatal(err)
 	}
 	files := scan.Merge(l)
-	patches := &catalog.Release{Version: "1.37.0", Contrib: "0.58b0", Environment: []string{geventPatch}}
 	const gevent = geventPatch + "=patch_all"
 
 	for _, tt := range []struct {
 		command string
 		env     string // NAME=VALUE of the image
 		dir     string // "" for /srv
-		release *catalog.Release
 		metrics string
 		set     string
 		note    string
@@ -56,7 +53,6 @@ func TestServe(t *testing.T) {
 		{command: "gunicorn -k gthread app:app", dir: "/app"},
 		{command: "gunicorn -c elsewhere.py app:app"},
 		{command: "gunicorn -k gevent app:app", env: geventPatch + "=patch_all"},
-		{command: "gunicorn -k gevent app:app", release: release117, warning: "1.17.0/0.38b0 cannot"},
 		{command: "gunicorn -k eventlet app:app", warning: "eventlet is not tested"},
 		{command: "gunicorn -k gunicorn.workers.geventlet.EventletWorker app:app", warning: "eventlet is not tested"},
 		{command: "gunicorn --reload app:app", note: "child processes"},
@@ -94,7 +90,7 @@ func TestServe(t *testing.T) {
 		}
 		c := started(t, cmp.Or(tt.dir, "/srv"), words, env)
 		p := &ImagePlan{Env: []Variable{{"OTEL_METRICS_EXPORTER", cmp.Or(tt.metrics, "none"), "default"}}}
-		p.serve(c, files, cmp.Or(tt.release, patches), environ(env))
+		p.serve(c, files, environ(env))
 
 		var set []string
 		for _, v := range p.Env[1:] {

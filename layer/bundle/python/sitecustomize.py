@@ -34,8 +34,14 @@ Those that wrap.json lists as "without" do not load, and those listed as
 At the end of the process, what is left is sent for at most as long as the
 exporter's timeout is, 10 seconds if OTEL_EXPORTER_OTLP_TIMEOUT is not set.
 
-One instrumentation that fails is logged as OpenTelemetry logs it and the others
-load, under every release; up to 0.48b0 upstream gives up all of them.
+One instrumentation that fails is one line on stderr, and the others load, under
+every release; up to 0.48b0 upstream gives up all of them. Where the SDK logs an
+exception with its traceback, as it does up to 1.39 for every batch that cannot be
+sent, it is one line as well.
+
+What has not been sent yet is also sent where a process ends without its exit
+handlers: when a server raises the signal again that has stopped it, and in the
+processes that multiprocessing and Celery's billiard fork.
 
 What stays in the process:
 
@@ -132,6 +138,7 @@ def load():
             return
         check_python(wrap)
         bundle = check_bundle(wrap)
+        patch_by_gevent()
         before = Snapshot()
         for name, value in (wrap.get("environment") or {}).items():
             os.environ.setdefault(str(name), str(value))
@@ -155,6 +162,7 @@ def load():
         say(problem)
     else:
         before.restore_pythonpath()
+        flush_at_abrupt_ends(watch)
 
 
 def is_set(name):
@@ -323,6 +331,25 @@ def check_bundle(wrap):
     return str(bundle)
 
 
+def patch_by_gevent():
+    """Have gevent patch the standard library before anything imports it.
+
+    Upstream does it from 0.58b0 on. What is imported before, by the SDK's threads
+    above all, makes trouble when a worker ends.
+    """
+    name = "OTEL_PYTHON_AUTO_INSTRUMENTATION_EXPERIMENTAL_GEVENT_PATCH"
+    if os.environ.get(name) != "patch_all":
+        return
+    try:
+        from gevent import monkey
+    except ImportError:  # upstream says so, if it knows the variable
+        return
+    monkey.patch_all()
+    # gevent imports it late, and then too late where the first span of a worker
+    # is sent at its end.
+    __import__("concurrent.futures.thread")
+
+
 class Snapshot(object):
     """What is put back if telemetry cannot be had."""
 
@@ -443,7 +470,7 @@ def initialize(wrap, bundle, touched, watch):
     loggers = [
         logging.getLogger(package + module)
         for module in ("", "._load", ".sitecustomize")
-    ]
+    ] + [logging.getLogger(PROPAGATE)]
     conflict = getattr(dependencies, "DependencyConflictError", ())
     find_conflicts = getattr(dependencies, "get_dist_dependency_conflicts", None)
     configure = distro.BaseDistro.configure
@@ -475,6 +502,8 @@ def initialize(wrap, bundle, touched, watch):
         entry_point = sys.modules["pkg_resources"].EntryPoint
         patches.append((entry_point, "require", lambda *_, **__: None))
 
+    for name in SENDING:
+        logging.getLogger(name).addFilter(without_traceback)
     failures = Failures()
     with Patched(patches):
         for logger in loggers:
@@ -550,6 +579,60 @@ def exit_timeout():
     return max(found or [10])
 
 
+def flush_at_abrupt_ends(watch):
+    """Send what is left where a process ends without its exit handlers."""
+    import signal
+
+    raise_signal = getattr(signal, "raise_signal", None)  # since 3.8
+
+    def flushing_raise_signal(number):
+        # uvicorn stops in good order, and then raises what it was stopped by.
+        deadly = (signal.SIGTERM, signal.SIGINT)
+        if number in deadly and signal.getsignal(number) == signal.SIG_DFL:
+            flush()
+        raise_signal(number)
+
+    if raise_signal is not None:
+        signal.raise_signal = flushing_raise_signal
+
+    for module in ("multiprocessing.util", "billiard.util"):
+        function = flush_in_children(module)
+        if module in sys.modules:
+            function()
+        else:
+            watch.add(module, [module], function)
+
+
+def flush_in_children(module):
+    """Return a function that has forked processes flush when they end."""
+
+    def register():
+        util = sys.modules[module]
+
+        def after_fork(_):
+            # After all other finalizers, which may make spans.
+            util.Finalize(None, flush, exitpriority=-100)
+
+        util.register_after_fork(flush, after_fork)
+
+    return register
+
+
+def flush():
+    """Send what has not been sent, for at most as long as at the end."""
+    timeout = int(exit_timeout() * 1000)
+    for module, getter in (
+        ("trace", "get_tracer_provider"),
+        ("metrics", "get_meter_provider"),
+        ("_logs", "get_logger_provider"),
+    ):
+        api = sys.modules.get("opentelemetry." + module)
+        try:
+            getattr(api, getter)().force_flush(timeout)
+        except Exception:  # there is none, or it is that of the API alone
+            pass
+
+
 def instrumentations_of(dist):
     """The names of a distribution's instrumentations."""
     group = "opentelemetry_instrumentor"
@@ -585,10 +668,36 @@ class Failures(object):
     error = None
 
     def filter(self, record):
-        if not record.exc_info or not str(record.msg).startswith(self.MESSAGES):
+        if not record.exc_info:
             return True
-        self.error = record.exc_info[1]
+        if record.name == PROPAGATE:  # says what is wrong, its exception does not
+            self.error = Off(record.getMessage())
+        elif not str(record.msg).startswith(self.MESSAGES):
+            return True
+        elif self.error is None:
+            self.error = record.exc_info[1]
         return False
+
+
+# The logger of what reads OTEL_PROPAGATORS.
+PROPAGATE = "opentelemetry.propagate"
+
+# Loggers of what sends in the background, in all releases.
+SENDING = (
+    "opentelemetry.sdk._shared_internal",
+    "opentelemetry.sdk.trace.export",
+    "opentelemetry.sdk._logs.export",
+    "opentelemetry.sdk._logs._internal.export",
+    "opentelemetry.sdk.metrics._internal.export",
+)
+
+
+def without_traceback(record):
+    """A logging filter that puts an exception into its message."""
+    if record.exc_info:
+        record.msg = "%s: %s" % (record.getMessage(), describe(record.exc_info[1]))
+        record.args = record.exc_info = record.exc_text = None
+    return True
 
 
 class Instrumentations(object):
@@ -642,12 +751,10 @@ class Instrumentations(object):
             raise  # upstream's caller reports it and goes on
         except ModuleNotFoundError as error:
             self.logger.debug("Skipping instrumentation %s: %s", name, error)
-        except ImportError:
-            self.logger.exception("Importing of %s failed, skipping it", name)
         except KeyboardInterrupt:
             raise
-        except BaseException:
-            self.logger.exception("Instrumenting of %s failed", name)
+        except BaseException as error:
+            say("%s is not instrumented: %s" % (name, describe(error)))
 
     def load_late(self, entry_point, kwargs):
         """Load where upstream's caller and what initialize prepares are gone."""
