@@ -34,8 +34,10 @@ func (c *Client) push(ctx context.Context, dst name.Reference, src *Source, t Tr
 	}
 	blobs := parts.blobs
 	actions := transport.PushScope
-	if same {
-		actions = transport.PullScope // known from opening: no need to wait for more
+	if same || src == nil {
+		// Known from opening: no need to wait for more. And who may only pull can use
+		// shared layers.
+		actions = transport.PullScope
 	}
 	reader, err := c.session(ctx, p.repo, actions)
 	if err != nil {
@@ -82,15 +84,19 @@ func (c *Client) push(ctx context.Context, dst name.Reference, src *Source, t Tr
 			}
 		}
 	}()
-	// What cannot be made must leave nothing half done at the destination.
+	if report.Shared, err = p.share(ctx, blobs); err != nil {
+		return Report{}, err
+	}
+	p.openMounts(ctx, blobs)
+	// What cannot be made must leave nothing half done at the destination. What is
+	// shared was made before, or need not be.
 	for _, b := range blobs {
-		if !b.exists && !b.ofSource {
+		if !b.exists && !b.ofSource && !b.kept {
 			if err := b.prepare(ctx); err != nil {
 				return Report{}, err
 			}
 		}
 	}
-	p.openMounts(ctx)
 	g, gctx = errgroup.WithContext(ctx)
 	g.SetLimit(c.jobs)
 	for _, b := range blobs {
@@ -118,7 +124,7 @@ func (c *Client) push(ctx context.Context, dst name.Reference, src *Source, t Tr
 			report.Mounted.add(b.Size)
 		default:
 			report.Uploaded.add(b.Size)
-			if b.ofSource && p.mountable() {
+			if p.sharable(b) || b.ofSource && p.mountable(p.from) {
 				report.Refused++
 			}
 		}
@@ -133,19 +139,34 @@ type pusher struct {
 	repo     name.Repository
 	from     name.Repository // of the source, the zero value if it is not in a registry
 	client   *http.Client
-	mounts   *http.Client // nil if nothing can be mounted
 }
 
-// mountable says whether mounts from the source's repository are to be tried.
-func (p *pusher) mountable() bool {
-	return p.from != (name.Repository{}) && p.from.RegistryStr() == p.repo.RegistryStr() && p.from.Name() != p.repo.Name()
+// mountable says whether mounts from a repository are to be tried.
+func (p *pusher) mountable(from name.Repository) bool {
+	return from != (name.Repository{}) && from.RegistryStr() == p.repo.RegistryStr() && from.Name() != p.repo.Name()
 }
 
-// openMounts gets the permission to mount. It is asked for apart from the one to
-// push, so that a registry that grants none for both still lets us push.
-func (p *pusher) openMounts(ctx context.Context) {
-	if p.mountable() {
-		p.mounts, _ = p.registry.session(ctx, p.repo, transport.PushScope, p.from)
+// openMounts gets the permissions to mount what is missing. They are asked for
+// apart from the one to push, so that a registry that grants none for both still
+// lets us push.
+func (p *pusher) openMounts(ctx context.Context, blobs []*blob) {
+	places := make(map[name.Repository]*place)
+	for _, b := range blobs {
+		from := p.from
+		if p.sharable(b) {
+			from = b.shared.Kept.inRegistry()
+		}
+		if b.exists || !p.mountable(from) {
+			continue
+		}
+		if _, asked := places[from]; !asked {
+			if client, err := p.registry.session(ctx, p.repo, transport.PushScope, from); err == nil {
+				places[from] = &place{from, client}
+			} else {
+				places[from] = nil
+			}
+		}
+		b.from = places[from]
 	}
 }
 
@@ -217,8 +238,8 @@ func worthRetrying(err error) bool {
 
 func (p *pusher) tryPut(ctx context.Context, b *blob) (mounted bool, err error) {
 	location := ""
-	if p.mounts != nil {
-		if mounted, location = p.mount(ctx, b.Digest); mounted {
+	if b.from != nil {
+		if mounted, location = p.mount(ctx, b); mounted {
 			return true, nil
 		}
 	}
@@ -233,12 +254,12 @@ func (p *pusher) tryPut(ctx context.Context, b *blob) (mounted bool, err error) 
 	return false, p.upload(ctx, location, b)
 }
 
-// mount asks the registry to take a blob from the source's repository. If it
+// mount asks the registry to take a blob from another of its repositories. If it
 // does not, it may have begun an upload instead. No failure is an error: a mount
 // only saves an upload.
-func (p *pusher) mount(ctx context.Context, digest v1.Hash) (mounted bool, location string) {
-	query := url.Values{"mount": {digest.String()}, "from": {p.from.RepositoryStr()}}
-	resp, err := p.post(once(ctx), p.mounts, query)
+func (p *pusher) mount(ctx context.Context, b *blob) (mounted bool, location string) {
+	query := url.Values{"mount": {b.Digest.String()}, "from": {b.from.repo.RepositoryStr()}}
+	resp, err := p.post(once(ctx), b.from.client, query)
 	if err != nil {
 		return false, ""
 	}

@@ -20,6 +20,9 @@ type Tree struct {
 	Documents []Document
 	Configs   [][]byte
 	Layers    []v1.Layer
+	// Shared says which of Layers a registry is to mount from a repository that is
+	// there for them. Elsewhere it means nothing.
+	Shared []Shared
 }
 
 // A Report says what a write did.
@@ -36,9 +39,12 @@ type Report struct {
 	Uploaded Count `json:"uploaded"`
 	Mounted  Count `json:"mounted"`
 	Existing Count `json:"existing"`
-	// Refused is how many of the source's layers the registry did not mount and
-	// had to be uploaded. A registry may do so if the account cannot pull from
-	// the repository they are in.
+	// Shared are those that were sent to where shared layers are kept, so that they
+	// could be mounted.
+	Shared Count `json:"shared"`
+	// Refused is how many of the source's layers, and of the shared ones, the
+	// registry did not mount and had to be uploaded. A registry may do so if the
+	// account cannot pull from the repository they are in.
 	Refused int `json:"mounts_refused"`
 }
 
@@ -63,7 +69,7 @@ func (c *Count) add(bytes int64) {
 //
 // In registries, layers in another repository of the same registry are mounted,
 // or if the registry does not want to, uploaded like those of others; added
-// layers are opened before anything is sent. On disk, the other images of a layout
+// layers are opened before anything is sent to the destination. On disk, the other images of a layout
 // or archive stay. Docker's archives and engine take the image of one platform
 // only: else the error is an *UnsupportedError.
 //
@@ -141,8 +147,11 @@ type blob struct {
 	v1.Descriptor
 	open     func(context.Context) (io.ReadCloser, error)
 	ofSource bool // rather than added
-	exists   bool // at the destination
-	mounted  bool // there, by us
+	shared   *Shared
+	kept     bool   // where it is shared from
+	exists   bool   // at the destination
+	from     *place // to mount it from; nil if there is none
+	mounted  bool   // at the destination, by us
 
 	ready io.ReadCloser // what open returned, if it is not read yet
 }
@@ -182,6 +191,14 @@ func (t Tree) list(ctx context.Context, src *Source, sourceIsThere bool) (*parts
 		}
 		added[digest] = func(context.Context) (io.ReadCloser, error) { return l.Compressed() }
 	}
+	shared := make(map[v1.Hash]*Shared)
+	for i, s := range t.Shared {
+		digest, err := s.Layer.Digest()
+		if err != nil {
+			return nil, fmt.Errorf("reading an added layer: %w", err)
+		}
+		shared[digest] = &t.Shared[i]
+	}
 	documents := make(map[v1.Hash]Document)
 	for _, d := range t.Documents {
 		documents[d.Digest] = d
@@ -200,7 +217,7 @@ func (t Tree) list(ctx context.Context, src *Source, sourceIsThere bool) (*parts
 				continue
 			}
 			seen[d.Digest] = true
-			b := &blob{Descriptor: d, open: added[d.Digest]}
+			b := &blob{Descriptor: d, open: added[d.Digest], shared: shared[d.Digest]}
 			if src != nil && src.names(d.Digest) {
 				b.ofSource = true
 				b.open = func(ctx context.Context) (io.ReadCloser, error) { return src.Blob(ctx, d) }
