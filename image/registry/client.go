@@ -86,6 +86,7 @@ func New(o Options) *Client {
 	base := o.Transport
 	if base == nil {
 		t := http.DefaultTransport.(*http.Transport).Clone()
+		t.DialContext = patient(t.DialContext)
 		t.MaxIdleConnsPerHost = 32 // nearly all requests go to one host
 		if o.Insecure {
 			t.TLSClientConfig = &tls.Config{InsecureSkipVerify: true} //nolint:gosec // asked for

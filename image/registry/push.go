@@ -32,6 +32,11 @@ func (c *Client) push(ctx context.Context, dst name.Reference, src *Source, t Tr
 	if err != nil {
 		return Report{}, err
 	}
+	for _, d := range append(parts.below, parts.root) {
+		if len(d.Raw) > manifestLimit {
+			return Report{}, errTooLarge // some registries would take it, and then not give it back
+		}
+	}
 	blobs := parts.blobs
 	actions := transport.PushScope
 	if same || src == nil {
@@ -130,6 +135,56 @@ func (c *Client) push(ctx context.Context, dst name.Reference, src *Source, t Tr
 		}
 	}
 	return report, nil
+}
+
+// CheckPush says early whether Write to a reference can be expected to be allowed:
+// if there is no such tag yet and its registry does not let us begin an upload,
+// the error is the *Error that Write would give. If there is one, Write may have
+// nothing to do, which who may only pull can do as well. The upload is canceled:
+// it leaves nothing.
+//
+// Of what is not in a registry it says nothing.
+func (c *Client) CheckPush(ctx context.Context, dst Reference) error {
+	if dst.Transport != InRegistry {
+		return nil
+	}
+	ctx = about(ctx, "pushing "+dst.String())
+	p := &pusher{registry: c, ref: dst.named, repo: dst.inRegistry()}
+	err := p.tryUpload(ctx)
+	if err == nil {
+		return nil
+	}
+	if reader, denied := c.session(ctx, p.repo, transport.PullScope); denied == nil {
+		if resp, err := p.head(once(ctx), reader, "manifests", p.ref.Identifier()); err == nil && resp.StatusCode == http.StatusOK {
+			return nil
+		}
+	}
+	e := explain("pushing", dst.String(), p.repo, true, err)
+	if ctx.Err() != nil {
+		e.reason += "; " + noTag
+	}
+	return e
+}
+
+// tryUpload begins an upload and cancels it.
+func (p *pusher) tryUpload(ctx context.Context) (err error) {
+	if p.client, err = p.registry.session(ctx, p.repo, transport.PushScope); err != nil {
+		return err
+	}
+	location, err := p.begin(ctx)
+	if err != nil {
+		return err
+	}
+	req, err := http.NewRequestWithContext(once(ctx), http.MethodDelete, location, nil)
+	if err != nil {
+		return err
+	}
+	// Registries forget uploads that nothing comes of. Some know no other way to
+	// cancel one.
+	if resp, err := p.client.Do(req); err == nil {
+		resp.Body.Close()
+	}
+	return nil
 }
 
 // A pusher pushes to one repository.

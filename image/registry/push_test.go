@@ -672,3 +672,78 @@ func TestTokenExpires(t *testing.T) {
 		}
 	}
 }
+
+func TestCheckPush(t *testing.T) {
+	check := func(t *testing.T, s *server, ref string) error {
+		t.Helper()
+		c := s.client(Options{})
+		dst, err := c.ParseReference(s.host() + "/" + ref)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c.CheckPush(t.Context(), dst)
+	}
+	t.Run("allowed", func(t *testing.T) {
+		s := newServer(t)
+		if err := check(t, s, "app:2"); err != nil {
+			t.Error(err)
+		}
+		wantRequests(t, s, map[string]int{"GET ping": 1, "POST uploads": 1, "DELETE uploads": 1})
+	})
+	t.Run("uploads cannot be canceled", func(t *testing.T) {
+		s := newServer(t)
+		s.fault = func(w http.ResponseWriter, _ *http.Request, kind string) bool {
+			if kind == "DELETE uploads" {
+				registrytest.Deny(w, 405, "UNSUPPORTED")
+			}
+			return kind == "DELETE uploads"
+		}
+		if err := check(t, s, "app:2"); err != nil {
+			t.Error(err)
+		}
+	})
+	for status, want := range map[int]string{
+		401: " wants other credentials (401 DENIED)",
+		403: " denied access (403 DENIED)",
+		404: " has no repository app (404 DENIED)",
+		500: " answered 500 DENIED: no",
+	} {
+		t.Run(fmt.Sprint(status), func(t *testing.T) {
+			s := newServer(t)
+			s.putImage(t, "app:1")
+			s.fault = func(w http.ResponseWriter, _ *http.Request, kind string) bool {
+				if kind == "POST uploads" {
+					registrytest.Deny(w, status, "DENIED")
+				}
+				return kind == "POST uploads"
+			}
+			err := check(t, s, "app:2")
+			if want := "pushing " + s.host() + "/app:2: " + s.host() + want; err == nil || err.Error() != want {
+				t.Errorf("got  %v\nwant %s", err, want)
+			}
+			// There may be nothing to push.
+			if err := check(t, s, "app:1"); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	t.Run("not in a registry", func(t *testing.T) {
+		if err := New(Options{}).CheckPush(t.Context(), Reference{Transport: OCILayout, Path: "nowhere"}); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestPushTooLarge(t *testing.T) {
+	s := newServer(t)
+	made := wrapped(t, s.putImage(t, "app:1"))
+	made.Manifest = append(made.Manifest, bytes.Repeat([]byte(" "), manifestLimit)...)
+	c := s.client(Options{})
+	src := s.open(t, c, "app:1")
+	s.forget()
+	_, err := push(t.Context(), c, s.ref(t, "app:2"), src, made)
+	if want := "pushing " + s.host() + "/app:2: manifest is larger than 4 MiB, the most that registries accept"; err == nil || err.Error() != want {
+		t.Errorf("got  %v\nwant %s", err, want)
+	}
+	wantRequests(t, s, map[string]int{})
+}
