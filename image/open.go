@@ -229,53 +229,40 @@ func (t *target) restore(documents []registry.Document) error {
 // rebuild makes the tree of the source from the documents of its indexes, and the
 // index that wrapping makes of that with the images that are there.
 func (t *target) rebuild(documents []registry.Document) (root *node, now registry.Document, err error) {
-	r := restorer{
-		indexes: map[v1.Hash]registry.Document{},
-		images:  map[v1.Hash]*node{},
-		listed:  map[v1.Hash]*node{},
-	}
+	r := restorer{}
 	for _, d := range documents {
-		r.indexes[d.Digest] = d
+		r[d.Digest] = d
 	}
-	for _, n := range t.root.images() {
-		if n.source.wrapped != nil {
-			r.images[n.source.image.Digest()] = n
-		}
-	}
-	t.root.each(func(n *node) { r.listed[n.descriptor.Digest] = n })
-	return r.restore(&node{descriptor: documents[0].Descriptor()})
+	return r.restore(newNode(documents[0].Descriptor()), t.root)
 }
 
 // A restorer makes the tree of a source from that of the index wrapped from it.
-type restorer struct {
-	indexes map[v1.Hash]registry.Document // of the source
-	images  map[v1.Hash]*node             // that are wrapped, by their sources
-	listed  map[v1.Hash]*node             // that is there
-}
+// It has the indexes of the source.
+type restorer map[v1.Hash]registry.Document
 
-// restore completes a node of the source and returns what the wrapped index
-// should have in its place, which has no content if it is as in the source.
-func (r restorer) restore(n *node) (_ *node, now registry.Document, err error) {
+// restore returns the node of the source that became the one that is there, if
+// it is what became of it, and what the wrapped index should have in its place.
+func (r restorer) restore(n, there *node) (_ *node, now registry.Document, err error) {
 	digest := n.descriptor.Digest
-	now.Digest = digest
-	if doc, ok := r.indexes[digest]; ok && n.kept == "" {
-		now, err = r.restoreIndex(n, doc)
-		return n, now, err
-	}
-	if there, ok := r.listed[digest]; ok {
+	doc, isIndex := r[digest]
+	switch {
+	case there.descriptor.Digest == digest:
 		there.descriptor = n.descriptor
-		return there, now, nil
+		return there, registry.Document{Digest: digest}, nil
+	case isIndex && there.children != nil:
+		now, err = r.restoreIndex(n, doc, there.children)
+		return n, now, err
+	case there.source != nil && there.source.wrapped != nil && there.source.image.Digest() == digest:
+		n.opened, n.source = there.opened, there.source
+		n.document = registry.NewDocument(n.source.image.MediaType, n.source.image.Manifest)
+		return n, there.document, nil
 	}
-	if im, ok := r.images[digest]; ok {
-		n.opened, n.source = im.opened, im.source
-		now, n.document = im.document, registry.NewDocument(n.source.image.MediaType, n.source.image.Manifest)
-		return n, now, nil
-	}
-	n.missing = true
-	return n, now, nil
+	return nil, registry.Document{}, nil
 }
 
-func (r restorer) restoreIndex(n *node, doc registry.Document) (registry.Document, error) {
+// restoreIndex goes through the children of an index in step with those that are
+// there: wrapping keeps their order. What has no counterpart was taken out.
+func (r restorer) restoreIndex(n *node, doc registry.Document, there []*node) (registry.Document, error) {
 	n.document = doc
 	list, err := descriptors(doc.Raw)
 	if err != nil {
@@ -283,17 +270,27 @@ func (r restorer) restoreIndex(n *node, doc registry.Document) (registry.Documen
 	}
 	edits := map[int]rewrite.Child{}
 	for i, d := range list {
-		child, now, err := r.restore(newNode(d))
-		if err != nil {
-			return registry.Document{}, err
+		var child *node
+		var now registry.Document
+		if len(there) > 0 {
+			if child, now, err = r.restore(newNode(d), there[0]); err != nil {
+				return registry.Document{}, err
+			}
 		}
-		n.children = append(n.children, child)
 		switch {
-		case child.missing && child.describes != "":
-			edits[i] = rewrite.Child{Drop: true}
+		case child == nil:
+			child = newNode(d)
+			child.missing = true
+			if child.describes != "" {
+				edits[i] = rewrite.Child{Drop: true}
+			}
 		case now.Digest != d.Digest:
 			edits[i] = rewrite.Child{Content: now.Raw}
 		}
+		if !child.missing {
+			there = there[1:]
+		}
+		n.children = append(n.children, child)
 	}
 	raw, _, err := rewrite.Index(doc.Raw, edits)
 	if err != nil {
@@ -303,8 +300,10 @@ func (r restorer) restoreIndex(n *node, doc registry.Document) (registry.Documen
 }
 
 // findReferrers asks for what is attached to the root and to the images in it,
-// while other things go on.
+// while other things go on. What the index lists itself is not among it.
 func (t *target) findReferrers(ctx context.Context) {
+	listed := map[string]bool{}
+	t.root.each(func(n *node) { listed[n.descriptor.Digest.String()] = true })
 	subjects := []v1.Hash{t.root.descriptor.Digest}
 	for _, n := range t.root.images() {
 		if n != t.root {
@@ -320,7 +319,9 @@ func (t *target) findReferrers(ctx context.Context) {
 		wg.Wait()
 		for i, list := range lists {
 			for _, r := range list {
-				all = append(all, referrer{r, subjects[i]})
+				if !listed[r.Name] {
+					all = append(all, referrer{r, subjects[i]})
+				}
 			}
 		}
 		return all
@@ -344,6 +345,9 @@ func (n *node) layers() []v1.Descriptor {
 // there are any.
 func (n *node) choose(platforms []string) error {
 	images := n.images()
+	if os := n.platform().OS; os != "" && os != "linux" && n.children == nil {
+		return &RefusedError{"it is an image for " + os, "imgwrap wraps images for Linux"}
+	}
 	if len(images) == 0 {
 		return &RefusedError{"the index lists no image for Linux", "name an image of Linux"}
 	}

@@ -222,6 +222,12 @@ func (w *Wrapper) read(ctx context.Context, s *registry.Source, images []*node) 
 
 func (w *Wrapper) readLayer(ctx context.Context, s *registry.Source, d v1.Descriptor) (*scan.Layer, error) {
 	r, err := s.Blob(ctx, d)
+	if err != nil && ctx.Err() == nil && !d.MediaType.IsDistributable() {
+		return nil, &RefusedError{
+			Problem: fmt.Sprintf("layer %s is kept elsewhere by its publisher, and wrapping has to look into it: %v", d.Digest, err),
+			Remedy:  "push the image with all of its layers",
+		}
+	}
 	if err != nil {
 		return nil, err
 	}
