@@ -41,7 +41,7 @@ sent, it is one line as well.
 
 What has not been sent yet is also sent where a process ends without its exit
 handlers: when a server raises the signal again that has stopped it, and in the
-processes that multiprocessing and Celery's billiard fork.
+processes that multiprocessing and Celery fork.
 
 What stays in the process:
 
@@ -521,6 +521,9 @@ def initialize(wrap, bundle, touched, watch):
                 auto_instrumentation.initialize()
             else:  # up to 0.51b0 it runs on import
                 __import__(package + ".sitecustomize")
+        except Exception:
+            if failures.error is None:  # which says more, otherwise
+                raise
         finally:
             for logger in loggers:
                 logger.removeFilter(failures)
@@ -595,30 +598,32 @@ def flush_at_abrupt_ends(watch):
     if raise_signal is not None:
         signal.raise_signal = flushing_raise_signal
 
-    for module in ("multiprocessing.util", "billiard.util"):
-        function = flush_in_children(module)
+    for module, function in (
+        ("multiprocessing.util", flush_in_children),
+        ("celery.signals", flush_in_workers),
+    ):
         if module in sys.modules:
             function()
         else:
             watch.add(module, [module], function)
 
 
-def flush_in_children(module):
-    """Return a function that has forked processes flush when they end."""
+def flush_in_children():
+    util = sys.modules["multiprocessing.util"]
 
-    def register():
-        util = sys.modules[module]
+    def after_fork(_):
+        # After all other finalizers, which may make spans.
+        util.Finalize(None, flush, exitpriority=-100)
 
-        def after_fork(_):
-            # After all other finalizers, which may make spans.
-            util.Finalize(None, flush, exitpriority=-100)
-
-        util.register_after_fork(flush, after_fork)
-
-    return register
+    util.register_after_fork(flush, after_fork)
 
 
-def flush():
+def flush_in_workers():
+    signals = sys.modules["celery.signals"]
+    signals.worker_process_shutdown.connect(flush, weak=False)
+
+
+def flush(*_, **__):
     """Send what has not been sent, for at most as long as at the end."""
     timeout = int(exit_timeout() * 1000)
     for module, getter in (

@@ -521,6 +521,18 @@ class LoadTest(LoaderTest):
         )
         result = self.python("-c", fork, OTEL_EXPORTER_OTLP_TIMEOUT="2")
         self.assertEqual((result.out, result.err), ("child\nflushed within 2000\nend 0\n", ""))
+        self.write("app/celery/__init__.py", "")
+        self.write(
+            "app/celery/signals.py",
+            """
+            class worker_process_shutdown:
+                @staticmethod
+                def connect(function, weak): function(sender=None, weak=weak)
+            """,
+        )
+        path = os.pathsep.join([self.init, self.path("app")])
+        result = self.python("-c", "import celery.signals; print('end')", PYTHONPATH=path)
+        self.assertEqual((result.out, result.err), ("flushed within 10000\nend\n", ""))
         if sys.version_info < (3, 8):
             return
         result = self.python("-c", "import signal; signal.raise_signal(signal.SIGTERM)")
