@@ -6,7 +6,10 @@ import (
 	"io/fs"
 	"slices"
 
+	"github.com/google/go-containerregistry/pkg/name"
+
 	"github.com/imgwrap/imgwrap/image/instrument"
+	"github.com/imgwrap/imgwrap/image/registry"
 	"github.com/imgwrap/imgwrap/image/rewrite"
 	"github.com/imgwrap/imgwrap/layer"
 	"github.com/imgwrap/imgwrap/layer/catalog"
@@ -31,6 +34,10 @@ type added struct {
 	kind   string
 	brings string
 	layer  *layer.Layer
+	// tag names the layer where it is kept for many images to share, "" if it is
+	// this image's own.
+	tag          string
+	architecture string // that it is for, "" for any
 }
 
 // MissingBytecodeError says that the bytecode that was asked for has not been
@@ -57,7 +64,7 @@ func (p *ImagePlan) prebuiltLayers(src source, choice *instrument.Choice, opts O
 	if err != nil {
 		return err
 	}
-	p.added = []added{{"bundle", "OpenTelemetry " + r.String(), bundle}}
+	p.added = []added{{kind: "bundle", brings: "OpenTelemetry " + r.String(), layer: bundle, tag: r.Version}}
 	var bytecode *layer.Layer
 	if opts.Bytecode {
 		bytecode, err = layers.bytecode(r, i.Minor())
@@ -85,11 +92,18 @@ func (p *ImagePlan) prebuiltLayers(src source, choice *instrument.Choice, opts O
 			if err != nil {
 				return err
 			}
-			p.added = append(p.added, added{"native", fmt.Sprintf("native code of protobuf %s for %s and %s: spans encode faster", version(choice.Added, "protobuf"), i.Libc, architecture), native})
+			p.added = append(p.added, added{
+				kind:   "native",
+				brings: fmt.Sprintf("native code of protobuf %s for %s and %s: spans encode faster", version(choice.Added, "protobuf"), i.Libc, architecture),
+				layer:  native, tag: r.Version + "-native-" + architecture, architecture: architecture,
+			})
 		}
 	}
 	if bytecode != nil {
-		p.added = append(p.added, added{"bytecode", "bytecode for Python " + i.Minor() + ": the app starts faster", bytecode})
+		p.added = append(p.added, added{
+			kind: "bytecode", brings: "bytecode for Python " + i.Minor() + ": the app starts faster",
+			layer: bytecode, tag: r.Version + "-bytecode-" + i.Minor(),
+		})
 	}
 	return nil
 }
@@ -131,4 +145,47 @@ func version(list []catalog.Distribution, name string) string {
 		return ""
 	}
 	return list[i].Version
+}
+
+// layersRepository is the repository that layers are shared from, a reference
+// without transport. The destination has to be able to mount from there.
+func layersRepository(c *registry.Client, repository string, destination registry.Reference) (registry.Reference, error) {
+	if destination.Transport != registry.InRegistry {
+		return registry.Reference{}, &UsageError{
+			fmt.Sprintf("--layers %s: layers are shared in a registry, and %s is not in one", repository, destination),
+			"leave it out",
+		}
+	}
+	host := destination.Named().Context().RegistryStr()
+	named, err := name.NewRepository(repository)
+	if err != nil {
+		return registry.Reference{}, &UsageError{
+			fmt.Sprintf("--layers %q is not a repository", repository),
+			fmt.Sprintf("give a repository without tag or digest, such as %s/otel", host),
+		}
+	}
+	if named.RegistryStr() != host {
+		return registry.Reference{}, &UsageError{
+			fmt.Sprintf("--layers %s is not in the registry of %s: a registry mounts only what it has", repository, destination),
+			fmt.Sprintf("give a repository of it, such as %s/%s", host, named.RepositoryStr()),
+		}
+	}
+	return c.ParseReference(repository)
+}
+
+// share has the layers that many images have mounted from a repository.
+func (p *Plan) share(c *registry.Client, repository registry.Reference) error {
+	for _, im := range p.Images() {
+		for _, l := range im.added {
+			if l.tag == "" {
+				continue
+			}
+			kept, err := c.WithTag(repository, l.tag)
+			if err != nil {
+				return err
+			}
+			p.tree.Shared = append(p.tree.Shared, registry.Shared{Layer: l.layer, Kept: kept, Architecture: l.architecture})
+		}
+	}
+	return nil
 }

@@ -35,8 +35,11 @@ type Options struct {
 	Activate    []Activation // nil for ByEntrypoint
 	Native      bool         // add native code where it is known to work
 	Bytecode    bool         // add bytecode, which has to be in the cache
-	Python      string       // the interpreter, where the entry command does not tell
-	Platforms   []string     // of an index, those to wrap, such as linux/arm64; empty for all
+	// Layers is a repository of the destination's registry where the layers are
+	// kept that many images share, to be mounted from there. Empty for none.
+	Layers    string
+	Python    string   // the interpreter, where the entry command does not tell
+	Platforms []string // of an index, those to wrap, such as linux/arm64; empty for all
 	// SkipUnsupported leaves images of an index as they are that cannot be
 	// wrapped, as long as one can.
 	SkipUnsupported bool
@@ -468,7 +471,7 @@ func planImage(src source, opts Options, c *catalog.Catalog, layers prebuilt) (*
 	if err != nil {
 		return nil, err
 	}
-	p.added = append(p.added, added{"launch", "launcher, loader and plan", launch})
+	p.added = append(p.added, added{kind: "launch", brings: "launcher, loader and plan", layer: launch})
 	return p, p.write(src, choice, opts)
 }
 

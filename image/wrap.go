@@ -67,7 +67,7 @@ func byDigest(r registry.Reference, digest string) string {
 // writes nothing. With an NoReleaseError there is a plan too: it
 // says what was found, and has no Digest.
 func (w *Wrapper) Plan(ctx context.Context, ref string, opts Options) (*Plan, error) {
-	t, p, err := w.plan(ctx, ref, opts)
+	t, p, err := w.plan(ctx, ref, opts, false)
 	if t != nil {
 		defer t.source.Close()
 	}
@@ -78,9 +78,9 @@ func (w *Wrapper) Plan(ctx context.Context, ref string, opts Options) (*Plan, er
 }
 
 // Wrap plans and carries the plan out: blobs, configs and manifests first, the
-// tag last.
+// tag last. Before it reads any layer it asks whether it may push.
 func (w *Wrapper) Wrap(ctx context.Context, ref string, opts Options) (*Report, error) {
-	t, p, err := w.plan(ctx, ref, opts)
+	t, p, err := w.plan(ctx, ref, opts, true)
 	if t != nil {
 		defer t.source.Close()
 	}
@@ -114,7 +114,8 @@ func (w *Wrapper) Wrap(ctx context.Context, ref string, opts Options) (*Report, 
 	}, nil
 }
 
-func (w *Wrapper) plan(ctx context.Context, ref string, opts Options) (*target, *Plan, error) {
+// plan also asks whether the plan may be carried out, if that is to follow.
+func (w *Wrapper) plan(ctx context.Context, ref string, opts Options, push bool) (*target, *Plan, error) {
 	if release := opts.Instrument.Release; release != "" {
 		if _, err := w.Catalog.Find(release); err != nil {
 			return nil, nil, err
@@ -124,7 +125,7 @@ func (w *Wrapper) plan(ctx context.Context, ref string, opts Options) (*target, 
 	if err != nil {
 		return nil, nil, err
 	}
-	p, err := w.planTarget(ctx, t, opts)
+	p, err := w.planTarget(ctx, t, opts, push)
 	if err != nil && !named(err) {
 		err = fmt.Errorf("%s: %w", ref, err)
 	}
@@ -136,10 +137,16 @@ func named(err error) bool {
 	return errors.As(err, new(*registry.Error)) || errors.As(err, new(*registry.UnsupportedError)) || errors.As(err, new(*UsageError))
 }
 
-func (w *Wrapper) planTarget(ctx context.Context, t *target, opts Options) (*Plan, error) {
+func (w *Wrapper) planTarget(ctx context.Context, t *target, opts Options, push bool) (*Plan, error) {
 	destination, err := opts.Destination.resolve(w.Registry, t.reference, t.root.descriptor.Digest.String(), t.wrapped)
 	if err != nil {
 		return nil, err
+	}
+	var layers registry.Reference
+	if opts.Layers != "" {
+		if layers, err = layersRepository(w.Registry, opts.Layers, destination); err != nil {
+			return nil, err
+		}
 	}
 	if err := w.prepare(ctx, t, destination); err != nil {
 		return nil, err
@@ -148,16 +155,24 @@ func (w *Wrapper) planTarget(ctx context.Context, t *target, opts Options) (*Pla
 		return nil, err
 	}
 	t.findReferrers(ctx)
-	if err := w.read(ctx, t.source, t.root.images()); err != nil {
+	var check func(context.Context) (func(), error)
+	if push {
+		check = func(ctx context.Context) (func(), error) { return w.Registry.CheckPush(ctx, destination) }
+	}
+	if err := w.read(ctx, t.source, t.root.images(), check); err != nil {
 		return nil, err
 	}
-	return plan(t, destination, opts, w.Catalog, prebuilt{
+	p, err := plan(t, destination, opts, w.Catalog, prebuilt{
 		bundle: func(r *catalog.Release) (*layer.Layer, error) { return w.Bundles.Deferred(ctx, r) },
 		native: func(r *catalog.Release, architecture string) (*layer.Layer, error) {
 			return w.Bundles.Native(ctx, r, architecture)
 		},
 		bytecode: w.Bundles.Bytecode,
 	})
+	if err == nil && opts.Layers != "" {
+		err = p.share(w.Registry, layers)
+	}
+	return p, err
 }
 
 // inspect finds out which Python the image starts.
@@ -171,8 +186,9 @@ func (s *source) pythonConfig() python.Config {
 }
 
 // read streams the layers of the images that it does not know, several at a
-// time and each once, and merges what each image holds.
-func (w *Wrapper) read(ctx context.Context, s *registry.Source, images []*node) error {
+// time and each once, and merges what each image holds. If it has to read any, it
+// calls check before, if that is not nil, and undo while it reads.
+func (w *Wrapper) read(ctx context.Context, s *registry.Source, images []*node, check func(context.Context) (undo func(), err error)) error {
 	layers := map[v1.Hash]*scan.Layer{}
 	var unread []func(context.Context) error
 	var mu sync.Mutex
@@ -198,6 +214,15 @@ func (w *Wrapper) read(ctx context.Context, s *registry.Source, images []*node) 
 				return err
 			})
 		}
+	}
+	if len(unread) > 0 && check != nil {
+		undo, err := check(ctx)
+		if err != nil {
+			return err
+		}
+		var undoing sync.WaitGroup
+		defer undoing.Wait()
+		undoing.Go(undo)
 	}
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(max(w.Jobs, 1))

@@ -35,6 +35,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/validate"
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/imgwrap/imgwrap/image/registry/registrytest"
 	"github.com/imgwrap/imgwrap/layer"
 	"github.com/imgwrap/imgwrap/layer/catalog"
 	"github.com/imgwrap/imgwrap/layer/wheel/wheeltest"
@@ -95,7 +96,7 @@ func TestScripts(t *testing.T) {
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
 		Setup: func(e *testscript.Env) error {
-			moves := &moves{Handler: registry.New(registry.Logger(log.New(io.Discard, "", 0)), registry.WithReferrersSupport(true))}
+			moves := &moves{Handler: registrytest.New(registry.New(registry.Logger(log.New(io.Discard, "", 0)), registry.WithReferrersSupport(true)))}
 			reg := httptest.NewServer(moves)
 			e.Values["moves"] = moves
 			pypi := httptest.NewServer(wheels)

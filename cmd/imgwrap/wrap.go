@@ -41,6 +41,7 @@ func (f *wrapFlags) register(cmd *cobra.Command) {
 	flags.BoolVar(&o.SkipUnsupported, "skip-unsupported", false, "leave the images of an index as they are that cannot be wrapped, instead of refusing all")
 	flags.StringVar((*string)(&o.Attestations), "attestations", string(image.DropAttestations), "drop, keep, or fail on attestations in an index about images that are wrapped")
 	flags.BoolVar(&o.Native, "native", true, "add protobuf's native code where it is known to work: spans encode faster")
+	flags.StringVar(&o.Layers, "layers", "", "`REPOSITORY` in the destination's registry to mount the layers from that many images share; what it lacks is put there first")
 	flags.BoolVar(&o.Bytecode, "bytecode", false, "add bytecode from the cache, see imgwrap layer build --bytecode: the app starts faster")
 
 	s := &o.Settings
@@ -190,7 +191,14 @@ func (a *app) summarise(r *image.Report) {
 }
 
 func traffic(p registry.Report) string {
-	return fmt.Sprintf("%d blobs uploaded (%s), %d mounted, %d there before", p.Uploaded.Blobs, size(p.Uploaded.Bytes), p.Mounted.Blobs, p.Existing.Blobs)
+	text := fmt.Sprintf("%d blobs uploaded (%s), %d mounted, %d there before", p.Uploaded.Blobs, size(p.Uploaded.Bytes), p.Mounted.Blobs, p.Existing.Blobs)
+	if p.Shared.Blobs > 0 {
+		text += fmt.Sprintf("; %d put where layers are shared (%s)", p.Shared.Blobs, size(p.Shared.Bytes))
+	}
+	if p.Refused > 0 {
+		text += fmt.Sprintf("; %d uploaded because the registry did not mount them", p.Refused)
+	}
+	return text
 }
 
 // wrapper makes what the use cases work with; done ends the progress bars.

@@ -140,51 +140,47 @@ func (c *Client) push(ctx context.Context, dst name.Reference, src *Source, t Tr
 // CheckPush says early whether Write to a reference can be expected to be allowed:
 // if there is no such tag yet and its registry does not let us begin an upload,
 // the error is the *Error that Write would give. If there is one, Write may have
-// nothing to do, which who may only pull can do as well. The upload is canceled:
-// it leaves nothing.
+// nothing to do, which who may only pull can do as well. The caller calls undo,
+// which cancels the upload, so that nothing is left.
 //
 // Of what is not in a registry it says nothing.
-func (c *Client) CheckPush(ctx context.Context, dst Reference) error {
+func (c *Client) CheckPush(ctx context.Context, dst Reference) (undo func(), err error) {
+	undo = func() {}
 	if dst.Transport != InRegistry {
-		return nil
+		return undo, nil
 	}
 	ctx = about(ctx, "pushing "+dst.String())
 	p := &pusher{registry: c, ref: dst.named, repo: dst.inRegistry()}
-	err := p.tryUpload(ctx)
+	location := ""
+	if p.client, err = c.session(ctx, p.repo, transport.PushScope); err == nil {
+		location, err = p.begin(ctx)
+	}
 	if err == nil {
-		return nil
+		return func() { p.cancel(ctx, location) }, nil
 	}
 	if reader, denied := c.session(ctx, p.repo, transport.PullScope); denied == nil {
 		if resp, err := p.head(once(ctx), reader, "manifests", p.ref.Identifier()); err == nil && resp.StatusCode == http.StatusOK {
-			return nil
+			return undo, nil
 		}
 	}
 	e := explain("pushing", dst.String(), p.repo, true, err)
 	if ctx.Err() != nil {
 		e.reason += "; " + noTag
 	}
-	return e
+	return undo, e
 }
 
-// tryUpload begins an upload and cancels it.
-func (p *pusher) tryUpload(ctx context.Context) (err error) {
-	if p.client, err = p.registry.session(ctx, p.repo, transport.PushScope); err != nil {
-		return err
-	}
-	location, err := p.begin(ctx)
+// cancel cancels an upload. Where it cannot, the registry forgets it some day.
+func (p *pusher) cancel(ctx context.Context, location string) {
+	ctx, stop := context.WithTimeout(once(context.WithoutCancel(ctx)), 5*time.Second)
+	defer stop()
+	req, err := http.NewRequestWithContext(ctx, http.MethodDelete, location, nil)
 	if err != nil {
-		return err
+		return
 	}
-	req, err := http.NewRequestWithContext(once(ctx), http.MethodDelete, location, nil)
-	if err != nil {
-		return err
-	}
-	// Registries forget uploads that nothing comes of. Some know no other way to
-	// cancel one.
 	if resp, err := p.client.Do(req); err == nil {
 		resp.Body.Close()
 	}
-	return nil
 }
 
 // A pusher pushes to one repository.

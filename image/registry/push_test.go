@@ -681,7 +681,9 @@ func TestCheckPush(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return c.CheckPush(t.Context(), dst)
+		undo, err := c.CheckPush(t.Context(), dst)
+		undo()
+		return err
 	}
 	t.Run("allowed", func(t *testing.T) {
 		s := newServer(t)
@@ -728,9 +730,11 @@ func TestCheckPush(t *testing.T) {
 		})
 	}
 	t.Run("not in a registry", func(t *testing.T) {
-		if err := New(Options{}).CheckPush(t.Context(), Reference{Transport: OCILayout, Path: "nowhere"}); err != nil {
+		undo, err := New(Options{}).CheckPush(t.Context(), Reference{Transport: OCILayout, Path: "nowhere"})
+		if err != nil {
 			t.Error(err)
 		}
+		undo()
 	})
 }
 
