@@ -883,6 +883,10 @@ class ImportWatch(object):
         self.local.depth = getattr(self.local, "depth", 0) + 1
 
     def imported(self, name):
+        parent, _, child = name.rpartition(".")
+        if parent in sys.modules and name in sys.modules:
+            # The import does it afterwards.
+            setattr(sys.modules[parent], child, sys.modules[name])
         ready = self.local.__dict__.setdefault("ready", [])
         for key in self.keys.pop(name, ()):
             function = self.waiting.pop(key, None)

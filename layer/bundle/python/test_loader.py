@@ -994,11 +994,11 @@ class WatchTest(LoaderTest):
 
     @each_release
     def test_waits(self, release):
-        self.write_waiting(release, {"web": ["web"], "db": ["db.driver"]}, web="import web")
+        self.write_waiting(release, {"web": ["web"], "db": ["db.driver"]}, db="import db.driver; db.driver.connect")
         self.write("app/web/__init__.py", "from web import inner; App = 1")
         self.write("app/web/inner.py", "")
         self.write("app/db/__init__.py", "")
-        self.write("app/db/driver.py", "import sys; sys.at_import = list(sys.loaded)")
+        self.write("app/db/driver.py", "import sys; connect = 1; sys.at_import = list(sys.loaded)")
         out = self.script(
             """
             import importlib.util, sys
