@@ -58,14 +58,11 @@ func newBlobReader(ctx context.Context, client *http.Client, wait waiter, repo n
 
 // connect requests the blob from the offset on.
 func (r *blobReader) connect() error {
-	req, err := http.NewRequestWithContext(r.ctx, http.MethodGet, r.url, nil)
-	if err != nil {
-		return err
+	resp, err := r.request(r.offset)
+	if err == nil && resp.StatusCode == http.StatusRequestedRangeNotSatisfiable {
+		resp.Body.Close()
+		resp, err = r.request(0)
 	}
-	if r.offset > 0 {
-		req.Header.Set("Range", fmt.Sprintf("bytes=%d-", r.offset))
-	}
-	resp, err := r.client.Do(req)
 	if err != nil {
 		return err
 	}
@@ -93,6 +90,18 @@ func (r *blobReader) connect() error {
 	}
 	r.body = resp.Body
 	return nil
+}
+
+func (r *blobReader) request(offset int64) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(r.ctx, http.MethodGet, r.url, nil)
+	if err != nil {
+		return nil, err
+	}
+	if offset > 0 {
+		// Some registries want both ends.
+		req.Header.Set("Range", fmt.Sprintf("bytes=%d-%d", offset, r.desc.Size-1))
+	}
+	return r.client.Do(req)
 }
 
 const errClosed = answerError("reading after closing")

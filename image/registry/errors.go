@@ -228,6 +228,8 @@ func diagnoseAnswer(repo name.Repository, write bool, answer *transport.Error) (
 		}
 		return fmt.Sprintf("%s denied access (%s)", host, status),
 			fmt.Sprintf("check that the account you logged in with may %s %s", access, repo)
+	case code == transport.BlobUploadUnknownErrorCode:
+		return fmt.Sprintf("%s forgot an upload (%s)", host, status), "if several servers are behind its name, they need a common storage and secret"
 	case answer.StatusCode == http.StatusNotFound && write:
 		hint := "the registry may want the repository to be created before a push"
 		if strings.Contains(host, ".dkr.ecr.") {

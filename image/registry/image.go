@@ -117,6 +117,27 @@ func (im *Image) Layer(ctx context.Context, i int) (io.ReadCloser, error) {
 
 // getManifest returns the manifest that ref names and the media type the
 // registry gives it.
+func (c *Client) getManifest(ctx context.Context, client *http.Client, ref name.Reference) ([]byte, types.MediaType, error) {
+	for attempt := 0; ; attempt++ {
+		raw, mediaType, err := getManifest(ctx, client, ref)
+		// Until there is an answer, the retrier tries again.
+		broken, ok := errors.AsType[*brokenError](err)
+		delay, again := backoff(attempt)
+		if !ok || !again || permanent(err) || ctx.Err() != nil || ctx.Value(onceKey{}) != nil {
+			return raw, mediaType, err
+		}
+		if err := c.wait(ctx, delay, broken); err != nil {
+			return nil, "", err
+		}
+	}
+}
+
+// A brokenError is one of reading an answer.
+type brokenError struct{ err error }
+
+func (e *brokenError) Error() string { return "reading manifest: " + e.err.Error() }
+func (e *brokenError) Unwrap() error { return e.err }
+
 func getManifest(ctx context.Context, client *http.Client, ref name.Reference) ([]byte, types.MediaType, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, endpoint(ref.Context(), "manifests", ref.Identifier()), nil)
 	if err != nil {
@@ -133,7 +154,7 @@ func getManifest(ctx context.Context, client *http.Client, ref name.Reference) (
 	}
 	raw, err := io.ReadAll(io.LimitReader(resp.Body, manifestLimit+1))
 	if err != nil {
-		return nil, "", fmt.Errorf("reading manifest: %w", err)
+		return nil, "", &brokenError{err}
 	}
 	if len(raw) > manifestLimit {
 		return nil, "", errTooLarge

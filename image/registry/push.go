@@ -268,6 +268,10 @@ func (p *pusher) put(ctx context.Context, b *blob) (mounted bool, err error) {
 		if err := p.registry.wait(ctx, delay, err); err != nil {
 			return false, err
 		}
+		// It may be that all arrived, and the answer got lost.
+		if there, err := p.exists(once(ctx), p.client, b.Digest); err == nil && there {
+			return false, nil
+		}
 	}
 }
 

@@ -262,7 +262,7 @@ func TestPushRefused(t *testing.T) {
 		{"POST uploads", 403, "DENIED", 2, "HOST denied access (403 DENIED)"},
 		{"POST uploads", 404, "NAME_UNKNOWN", 2, "HOST has no repository app (404 NAME_UNKNOWN)"},
 		{"PUT uploads", 400, "DIGEST_INVALID", 2, "HOST answered 400 DIGEST_INVALID: no"},
-		{"PUT uploads", 404, "BLOB_UPLOAD_UNKNOWN", 10, "HOST has no repository app (404 BLOB_UPLOAD_UNKNOWN)"},
+		{"PUT uploads", 404, "BLOB_UPLOAD_UNKNOWN", 10, "HOST forgot an upload (404 BLOB_UPLOAD_UNKNOWN)"},
 		{"PUT manifests", 400, "MANIFEST_INVALID", 1, "HOST answered 400 MANIFEST_INVALID: no"},
 		{"PUT manifests", 400, "MANIFEST_BLOB_UNKNOWN", 1, "HOST lacks a part of the image (400 MANIFEST_BLOB_UNKNOWN)"},
 	} {

@@ -268,10 +268,24 @@ func TestLayer(t *testing.T) {
 			switch r.Header.Get("Range") {
 			case "":
 				cut(w, header("200 OK", len(blob), "")+string(blob[:half]))
-			case fmt.Sprintf("bytes=%d-", half):
+			case fmt.Sprintf("bytes=%d-%d", half, len(blob)-1):
 				cut(w, header("206 Partial Content", len(blob)-half, fmt.Sprintf("Content-Range: bytes %d-%d/%d\r\n", half, len(blob)-1, len(blob)))+string(blob[half:len(blob)-10]))
 			default: // an old registry: all of it
 				r.Header.Del("Range")
+				return false
+			}
+			return true
+		},
+		n: 3,
+	}, {
+		name: "cut, and no ranges",
+		fault: func(w http.ResponseWriter, r *http.Request, n int) bool {
+			switch {
+			case n == 1:
+				cut(w, header("200 OK", len(blob), "")+string(blob[:half]))
+			case r.Header.Get("Range") != "":
+				registrytest.Deny(w, 416, "BLOB_UNKNOWN")
+			default:
 				return false
 			}
 			return true

@@ -351,7 +351,7 @@ func (c *Client) askAhead(ctx context.Context, ref name.Reference) func(*http.Cl
 	registry := ref.Context().Scheme() + "://" + ref.Context().RegistryStr()
 	auth, err := c.auth(ctx, ref.Context())
 	if status, known := c.answers.Load(registry); err != nil || auth != authn.Anonymous || known && status != http.StatusOK {
-		return func(client *http.Client) ([]byte, types.MediaType, error) { return getManifest(ctx, client, ref) }
+		return func(client *http.Client) ([]byte, types.MediaType, error) { return c.getManifest(ctx, client, ref) }
 	}
 	type answer struct {
 		raw       []byte
@@ -360,12 +360,12 @@ func (c *Client) askAhead(ctx context.Context, ref name.Reference) func(*http.Cl
 	}
 	ahead := make(chan answer, 1)
 	go func() {
-		raw, mediaType, err := getManifest(ctx, &http.Client{Transport: c.transport, CheckRedirect: c.checkRedirect}, ref)
+		raw, mediaType, err := c.getManifest(ctx, &http.Client{Transport: c.transport, CheckRedirect: c.checkRedirect}, ref)
 		ahead <- answer{raw, mediaType, err}
 	}()
 	return func(client *http.Client) ([]byte, types.MediaType, error) {
 		if status, _ := c.answers.Load(registry); status != http.StatusOK {
-			return getManifest(ctx, client, ref)
+			return c.getManifest(ctx, client, ref)
 		}
 		a := <-ahead
 		return a.raw, a.mediaType, a.err
@@ -373,7 +373,7 @@ func (c *Client) askAhead(ctx context.Context, ref name.Reference) func(*http.Cl
 }
 
 func (r *repository) document(ctx context.Context, d v1.Descriptor) ([]byte, types.MediaType, error) {
-	return getManifest(ctx, r.http, r.name.Digest(d.Digest.String()))
+	return r.client.getManifest(ctx, r.http, r.name.Digest(d.Digest.String()))
 }
 
 func (r *repository) blob(ctx context.Context, d v1.Descriptor) (io.ReadCloser, error) {
