@@ -141,6 +141,9 @@ func (t *target) unwrap() error {
 		if origin == nil {
 			continue
 		}
+		if was, is := origin.image.MediaType, n.source.image.MediaType; was != is {
+			origin.converted = fmt.Sprintf("it was converted to %s since it was wrapped; its source is %s", is, was)
+		}
 		n.source.image, n.source.parsed, n.source.wrapped = origin.image, origin.parsed, &origin.wrapping
 		t.wrapped = true
 		index = origin.index
@@ -208,7 +211,11 @@ func (t *target) restore(documents []registry.Document) error {
 	if err != nil {
 		return err
 	}
-	if now.Digest != t.source.Root.Digest {
+	found := t.source.Root
+	switch {
+	case now.MediaType != "" && now.MediaType != found.MediaType:
+		return changedSince(sibling.source, fmt.Sprintf("its index is %q instead of %q", found.MediaType, now.MediaType))
+	case now.Digest != found.Digest && !sameIndex(now.Raw, found.Raw):
 		return changedSince(sibling.source, "its index is not the one that imgwrap wrote")
 	}
 	t.root = root

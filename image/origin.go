@@ -28,6 +28,9 @@ type wrapping struct {
 	source   string // label: repository@digest
 	baseName string // annotation of an OCI manifest, "" if there is none
 	env      map[string]string
+	// converted says that the image has another family's manifest by now. It is
+	// "" if it has not.
+	converted string
 }
 
 // originOf reads the labels of an image of one platform. It is nil if imgwrap
@@ -135,6 +138,33 @@ func layerChanges(before, now []v1.Descriptor) []string {
 		}
 	}
 	return nil
+}
+
+// sameIndex says whether two indexes are the same to tools that know no more than
+// the OCI image-spec 1.0, and drop the rest when they copy an index.
+func sameIndex(a, b []byte) bool {
+	known := func(raw []byte) []byte {
+		var index struct {
+			Manifests []struct {
+				MediaType   types.MediaType   `json:"mediaType"`
+				Digest      v1.Hash           `json:"digest"`
+				Size        int64             `json:"size"`
+				Annotations map[string]string `json:"annotations"`
+				Platform    v1.Platform       `json:"platform"`
+			} `json:"manifests"`
+			Annotations map[string]string `json:"annotations"`
+		}
+		if err := json.Unmarshal(raw, &index); err != nil {
+			return nil
+		}
+		text, err := json.Marshal(index)
+		if err != nil {
+			return nil
+		}
+		return text
+	}
+	text := known(a)
+	return text != nil && bytes.Equal(text, known(b))
 }
 
 // configChanges names what differs between the configs although wrapping never

@@ -441,6 +441,9 @@ func planImage(src source, opts Options, c *catalog.Catalog, layers prebuilt) (*
 	p.Warnings = append(p.Warnings, silenced(image)...)
 	if src.wrapped != nil {
 		p.Warnings = append(p.Warnings, lost(src.wrapped.env, image, p.Env)...)
+		if converted := src.wrapped.converted; converted != "" {
+			p.Warnings = append(p.Warnings, converted+", and so is what it becomes")
+		}
 	}
 	for _, l := range choice.LeftOut {
 		if slices.Contains(opts.Instrument.Instrument, l.Name) {

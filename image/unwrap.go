@@ -3,6 +3,7 @@ package image
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/imgwrap/imgwrap/image/registry"
@@ -15,6 +16,7 @@ type UnwrapReport struct {
 	Image   string          `json:"image"`   // repository, with the tag if one was moved
 	Tag     string          `json:"tag,omitempty"`
 	Digest  string          `json:"digest"` // of the source
+	Notes   []string        `json:"notes"`  // what was different from what imgwrap wrote, and does not matter
 	Push    registry.Report `json:"push"`
 
 	destination registry.Reference
@@ -67,8 +69,14 @@ func (w *Wrapper) unwrap(ctx context.Context, t *target, to Destination) (*Unwra
 		Image:       destination.Repository(),
 		Tag:         destination.Tag(),
 		Digest:      pushed.Digest.String(),
+		Notes:       []string{},
 		Push:        pushed,
 		destination: destination,
+	}
+	for _, n := range t.root.images() {
+		if n.source.wrapped != nil && n.source.wrapped.converted != "" {
+			report.Notes = append(report.Notes, n.source.wrapped.converted)
+		}
 	}
 	if report.Tag != "" {
 		report.Image = destination.Name()
@@ -112,7 +120,9 @@ func (w *Wrapper) sourceTree(ctx context.Context, t *target) (*registry.Source, 
 	}
 	// What wrapping took out of the index is where the source was, if anywhere.
 	repository, _, _ := strings.Cut(label, "@")
-	for _, place := range []string{t.reference.Repository(), repository} {
+	places := slices.Compact([]string{t.reference.Repository(), repository})
+	var reasons []string
+	for _, place := range places {
 		s, err := w.Registry.Find(ctx, place+"@"+tree.Root.Digest.String())
 		if err == nil {
 			return s, registry.Tree{Root: s.Root}, nil
@@ -120,9 +130,10 @@ func (w *Wrapper) sourceTree(ctx context.Context, t *target) (*registry.Source, 
 		if ctx.Err() != nil {
 			return nil, registry.Tree{}, err
 		}
+		reasons = append(reasons, err.Error())
 	}
 	return nil, registry.Tree{}, &RefusedError{
-		Problem: fmt.Sprintf("its source %s is not in %s any more, and wrapping took out of it what only that had: %s", tree.Root.Digest, repository, strings.Join(missing, ", ")),
+		Problem: fmt.Sprintf("wrapping took %s out of its index, and only the source still has it: %s", strings.Join(missing, ", "), strings.Join(reasons, "; ")),
 		Remedy:  "wrap with --attestations keep what has to be unwrapped elsewhere",
 	}
 }

@@ -469,8 +469,11 @@ func checkDifference(t *testing.T, what string, before, after []byte, want map[s
 	old, now := flatten(t, before), flatten(t, after)
 	differences := map[string]string{}
 	var lines []string
+	same := 0
 	for path, value := range old {
-		if now[path] != value {
+		if now[path] == value {
+			same++
+		} else {
 			differences[path] = now[path]
 			lines = append(lines, fmt.Sprintf("%s - %s", path, value))
 		}
@@ -482,7 +485,7 @@ func checkDifference(t *testing.T, what string, before, after []byte, want map[s
 		}
 	}
 	slices.Sort(lines)
-	t.Logf("%s, %d fields the same, different:\n%s", what, len(old)-len(differences), strings.Join(lines, "\n"))
+	t.Logf("%s, %d fields the same, different:\n%s", what, same, strings.Join(lines, "\n"))
 	for path, value := range differences {
 		if w, ok := want[path]; !ok || w != value {
 			t.Errorf("%s: %s is now %s, want %s", what, path, value, w)
@@ -491,13 +494,6 @@ func checkDifference(t *testing.T, what string, before, after []byte, want map[s
 	for path, value := range want {
 		if differences[path] != value {
 			t.Errorf("%s: %s is not %s", what, path, value)
-		}
-	}
-	// What is not different is so byte for byte: each line of the source with
-	// nothing of ours is there.
-	for line := range strings.Lines(string(before)) {
-		if strings.Contains(line, "vendor") && !strings.Contains(line, "rootfs") && !strings.Contains(line, "history") && !strings.Contains(line, "digest") && !bytes.Contains(after, []byte(strings.TrimSuffix(strings.TrimSpace(line), ","))) {
-			t.Errorf("%s: the line is gone or spelled in another way: %s", what, line)
 		}
 	}
 }
@@ -647,6 +643,21 @@ func TestMediaIndex(t *testing.T) {
 		t.Error("the index has a subject")
 	}
 
+	// Tools that know less of an index drop what they do not know.
+	copied := strings.NewReplacer(`"artifactType":"x/y",`, "", `,"vendor":[1.0]`, "").Replace(string(raw))
+	m.put("app:copied", copied, types.OCIImageIndex)
+	if code, out, errs := m.run("unwrap", m.address+"/app:copied"); code != exitOK || !strings.HasSuffix(out, "@sha256:"+sha256Hex(m.get("app:1"))+"\n") {
+		t.Errorf("unwrapping a copy: exit code %d, %s%s", code, out, errs)
+	}
+	m.put("app:copied", strings.Replace(copied, `"<b>"`, `"c"`, 1), types.OCIImageIndex)
+	if code, _, errs := m.run("unwrap", m.address+"/app:copied"); code != exitRefused || !strings.Contains(errs, "its index is not the one that imgwrap wrote") {
+		t.Errorf("unwrapping what was changed: exit code %d, %s", code, errs)
+	}
+	m.put("app:copied", strings.Replace(copied, string(types.OCIImageIndex), string(types.DockerManifestList), 1), types.DockerManifestList)
+	if code, _, errs := m.run("unwrap", m.address+"/app:copied"); code != exitRefused || !strings.Contains(errs, `its index is "application/vnd.docker.distribution.manifest.list.v2+json" instead of "application/vnd.oci.image.index.v1+json"`) {
+		t.Errorf("unwrapping what was converted: exit code %d, %s", code, errs)
+	}
+
 	_, out, _ := m.run("plan", "-o", "json", m.address+"/app:1")
 	var plan struct{ Dropped []string }
 	if err := json.Unmarshal([]byte(out), &plan); err != nil {
@@ -656,6 +667,34 @@ func TestMediaIndex(t *testing.T) {
 	dropped := []string{"attestation sha256:" + staleDigest + " of", "subject sha256:" + strings.Repeat("a", 64), "subject sha256:" + strings.Repeat("b", 64), "subject sha256:" + strings.Repeat("c", 64)}
 	if !slices.EqualFunc(plan.Dropped, dropped, strings.HasPrefix) {
 		t.Errorf("dropped\n%s\nwant\n%s", strings.Join(plan.Dropped, "\n"), strings.Join(dropped, "\n"))
+	}
+}
+
+// From an image that was made one of the other family there is a way back, and
+// it is said that it leads to the source's family.
+func TestMediaConverted(t *testing.T) {
+	m := newMediaRegistry(t)
+	python := bytes.Join(pack(t, pythonFiles...), nil)
+	oci := []string{string(types.OCIManifestSchema1), string(types.OCIConfigJSON), string(types.OCILayer)}
+	docker := []string{string(types.DockerManifestSchema2), string(types.DockerConfigJSON), string(types.DockerLayer)}
+	for _, tc := range []struct{ from, to []string }{{oci, docker}, {docker, oci}} {
+		config := m.blob("app", []byte(layered(sha256Hex(python), "")), types.MediaType(tc.from[1]))
+		source := fmt.Sprintf(`{"schemaVersion":2,"mediaType":%q,"config":{%s},"layers":[{%s}]}`, tc.from[0], config, m.blob("app", gzipped(python), types.MediaType(tc.from[2])))
+		m.put("app:1", source, types.MediaType(tc.from[0]))
+		wrapped := string(m.wrap("app"))
+		for i, was := range tc.from {
+			wrapped = strings.ReplaceAll(wrapped, was, tc.to[i])
+		}
+		m.put("app:converted", wrapped, types.MediaType(tc.to[0]))
+		said := fmt.Sprintf("it was converted to %s since it was wrapped; its source is %s", tc.to[0], tc.from[0])
+		code, out, errs := m.run("unwrap", m.address+"/app:converted")
+		if code != exitOK || !strings.HasSuffix(out, "@sha256:"+sha256Hex([]byte(source))+"\n") || !strings.Contains(errs, said) {
+			t.Errorf("unwrap: exit code %d, %s%s", code, out, errs)
+		}
+		code, _, errs = m.run(m.address+"/app:converted", "-t", "again")
+		if code != exitOK || !strings.Contains(errs, said+", and so is what it becomes") || !bytes.Equal(m.get("app:again"), m.get("app:1-otel")) {
+			t.Errorf("wrap: exit code %d, %s", code, errs)
+		}
 	}
 }
 

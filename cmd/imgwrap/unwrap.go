@@ -34,6 +34,9 @@ moved: the image is in the repository, to be named by its digest.`,
 			if err != nil {
 				return err
 			}
+			for _, n := range r.Notes {
+				a.log.Info(n)
+			}
 			if r.Push.UpToDate {
 				a.log.Infof("%s is already there", r.Name())
 			} else {
