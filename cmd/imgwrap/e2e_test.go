@@ -370,8 +370,13 @@ func (tc imageCase) run(t *testing.T, bed *testbed.Bed, w imgwrap, crane string)
 	if want := repository + "@" + p.Digest; wrapped != want {
 		t.Errorf("pushed %s, planned %s", wrapped, want)
 	}
-	if again := w.run(t, append([]string{source}, tc.flags...)...); again != line {
-		t.Errorf("the second run printed %q, the first %q", again, line)
+	for _, ref := range []string{source, source + "-otel"} {
+		if again := w.run(t, append([]string{ref}, tc.flags...)...); again != line {
+			t.Errorf("wrapping %s then printed %q, the first run %q", ref, again, line)
+		}
+	}
+	if undone, want := w.run(t, "unwrap", source+"-otel"), fmt.Sprintf("%s@%s\n", repository, sourceDigest); undone != want {
+		t.Errorf("unwrap printed %q, want %q", undone, want)
 	}
 
 	before, after := image(t, source), image(t, source+"-otel")

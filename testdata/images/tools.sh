@@ -15,6 +15,7 @@ need docker-registry docker-registry
 need mmdebstrap mmdebstrap
 need podman podman
 need python3 python3
+need qemu-aarch64-static qemu-user-static
 need redis-server redis-server
 need skopeo skopeo
 need unshare util-linux

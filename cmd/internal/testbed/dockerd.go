@@ -5,12 +5,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"time"
 )
 
 // Engine is a Docker engine of the bed's own.
@@ -46,20 +44,10 @@ func (b *Bed) Engine(ctx context.Context) (*Engine, error) {
 	b.servers.mu.Lock()
 	b.servers.running = append(b.servers.running, s)
 	b.servers.mu.Unlock()
-	for {
-		conn, err := new(net.Dialer).DialContext(ctx, "unix", socket)
-		if err == nil {
-			conn.Close()
-			return &Engine{"unix://" + socket}, nil
-		}
-		select {
-		case <-time.After(50 * time.Millisecond):
-		case <-s.exited:
-			return nil, fmt.Errorf("starting dockerd: it ended before it listened\n%s", tail(s.output.String()))
-		case <-ctx.Done():
-			return nil, fmt.Errorf("starting dockerd: %w\n%s", ctx.Err(), tail(s.output.String()))
-		}
+	if err := waitListening(ctx, socket, s.exited); err != nil {
+		return nil, fmt.Errorf("starting dockerd: %w\n%s", err, tail(s.output.String()))
 	}
+	return &Engine{"unix://" + socket}, nil
 }
 
 // Host is where the engine listens, as DOCKER_HOST has it.

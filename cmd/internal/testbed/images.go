@@ -156,34 +156,51 @@ func (b *Bed) root(ctx context.Context, suiteName string) (v1.Image, error) {
 	args = append(args, unwanted...)
 	key := sha256.Sum256([]byte(strings.Join(args, " ") + runtime.GOARCH))
 	return b.cachedImage(fmt.Sprintf("root-%s-%x", suiteName, key[:8]), func(dst string) error {
-		fmt.Fprintf(b.log, "making a base image of Debian %s\n", suiteName)
-		tar := filepath.Join(b.dir, suiteName+".tar.gz")
-		defer os.Remove(tar)
-		// Where mmdebstrap unpacks: with the bed it goes away in any case.
-		if err := run(ctx, []string{"TMPDIR=" + b.dir}, append(args, suiteName, tar)...); err != nil {
-			return fmt.Errorf("making a base image of Debian %s: %w", suiteName, err)
-		}
-		layer, err := tarball.LayerFromFile(tar)
-		if err != nil {
-			return fmt.Errorf("reading %s: %w", tar, err)
-		}
-		img, err := mutate.AppendLayers(empty.Image, layer)
-		if err != nil {
-			return err
-		}
-		config, err := img.ConfigFile()
-		if err != nil {
-			return err
-		}
-		config = config.DeepCopy()
-		config.OS, config.Architecture = "linux", runtime.GOARCH
-		config.Config.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
-		config.Config.Cmd = []string{"python3"}
-		if img, err = mutate.ConfigFile(img, config); err != nil {
-			return err
-		}
-		return b.writeLayout(dst, img)
+		return b.makeRoot(ctx, dst, suiteName, runtime.GOARCH, args)
 	})
+}
+
+// ForeignRoot is Root for an architecture that this machine may not run: no
+// package is configured, so there is little but Python.
+func (b *Bed) ForeignRoot(ctx context.Context, suiteName, architecture string) (v1.Image, error) {
+	b.building.Lock()
+	defer b.building.Unlock()
+	args := append([]string{"mmdebstrap", "--quiet", "--variant=extract", "--architectures=" + architecture, "--include=libstdc++6,python3"}, unwanted...)
+	key := sha256.Sum256([]byte(strings.Join(args, " ")))
+	return b.cachedImage(fmt.Sprintf("root-%s-%s-%x", suiteName, architecture, key[:8]), func(dst string) error {
+		return b.makeRoot(ctx, dst, suiteName, architecture, args)
+	})
+}
+
+// makeRoot makes a base image with a command of mmdebstrap.
+func (b *Bed) makeRoot(ctx context.Context, dst, suiteName, architecture string, args []string) error {
+	fmt.Fprintf(b.log, "making a base image of Debian %s for %s\n", suiteName, architecture)
+	tar := filepath.Join(b.dir, suiteName+".tar.gz")
+	defer os.Remove(tar)
+	// Where mmdebstrap unpacks: with the bed it goes away in any case.
+	if err := run(ctx, []string{"TMPDIR=" + b.dir}, append(args, suiteName, tar)...); err != nil {
+		return fmt.Errorf("making a base image of Debian %s: %w", suiteName, err)
+	}
+	layer, err := tarball.LayerFromFile(tar)
+	if err != nil {
+		return fmt.Errorf("reading %s: %w", tar, err)
+	}
+	img, err := mutate.AppendLayers(empty.Image, layer)
+	if err != nil {
+		return err
+	}
+	config, err := img.ConfigFile()
+	if err != nil {
+		return err
+	}
+	config = config.DeepCopy()
+	config.OS, config.Architecture = "linux", architecture
+	config.Config.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
+	config.Config.Cmd = []string{"python3"}
+	if img, err = mutate.ConfigFile(img, config); err != nil {
+		return err
+	}
+	return b.writeLayout(dst, img)
 }
 
 // BuildOptions say what buildah builds.
@@ -244,12 +261,25 @@ func (b *Bed) Pip(ctx context.Context) (string, error) {
 // download fetches wheels for the given Python version on this machine's
 // architecture, exactly those that are named.
 func download(ctx context.Context, dir, python string, requirements ...string) error {
-	machine := map[string]string{"amd64": "x86_64", "arm64": "aarch64"}[runtime.GOARCH]
-	args := []string{"python3", "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "--dest=" + dir, "--python-version=" + python}
+	args := append(pipFor("download", python, runtime.GOARCH), "--dest="+dir)
+	return run(ctx, nil, append(args, requirements...)...)
+}
+
+// Install puts packages into a directory, as pip install --target, for the
+// Python of a suite on any architecture, exactly those that are named.
+func (b *Bed) Install(ctx context.Context, dir, suiteName, architecture string, requirements ...string) error {
+	args := append(pipFor("install", suites[suiteName].python, architecture), "--no-compile", "--target="+dir)
+	return run(ctx, nil, append(args, requirements...)...)
+}
+
+// pipFor is a command of pip that is about another interpreter than its own.
+func pipFor(command, python, architecture string) []string {
+	machine := map[string]string{"amd64": "x86_64", "arm64": "aarch64"}[architecture]
+	args := []string{"python3", "-m", "pip", command, "--quiet", "--no-deps", "--only-binary=:all:", "--python-version=" + python}
 	for _, libc := range []string{"manylinux_2_28", "manylinux_2_17", "manylinux2014"} {
 		args = append(args, "--platform="+libc+"_"+machine)
 	}
-	return run(ctx, nil, append(args, requirements...)...)
+	return args
 }
 
 // cached returns the directory of that name in the cache. If it is not there,

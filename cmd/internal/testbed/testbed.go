@@ -186,11 +186,16 @@ func FreeAddr() (string, error) {
 	return l.Addr().String(), nil
 }
 
-// waitListening returns once something accepts connections at addr. It gives
-// up when ctx or the process behind the address ends.
+// waitListening returns once something accepts connections at addr, host:port
+// or the path of a socket. It gives up when ctx or the process behind the
+// address ends.
 func waitListening(ctx context.Context, addr string, exited <-chan struct{}) error {
+	network := "tcp"
+	if filepath.IsAbs(addr) {
+		network = "unix"
+	}
 	for {
-		conn, err := new(net.Dialer).DialContext(ctx, "tcp", addr)
+		conn, err := new(net.Dialer).DialContext(ctx, network, addr)
 		if err == nil {
 			return conn.Close()
 		}

@@ -1,0 +1,97 @@
+package testbed
+
+import (
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+)
+
+// BuildKit is a buildkitd of the bed's own.
+type BuildKit struct {
+	bed    *Bed
+	client string // buildctl
+	socket string
+}
+
+// BuildKit starts a buildkitd, which runs until the bed is closed. It is built
+// from the module beside Options.Recipes if the cache does not have it.
+func (b *Bed) BuildKit(ctx context.Context) (*BuildKit, error) {
+	programs, err := b.buildkit(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("building BuildKit: %w", err)
+	}
+	dir := filepath.Join(b.dir, "buildkit")
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		return nil, err
+	}
+	k := &BuildKit{b, filepath.Join(programs, "buildctl"), filepath.Join(dir, "sock")}
+	conf := filepath.Join(dir, "buildkitd.toml")
+	err = os.WriteFile(conf, fmt.Appendf(nil, `root = %q
+[grpc]
+  address = [%q]
+[worker.containerd]
+  enabled = false
+[worker.oci]
+  snapshotter = "native"
+  networkMode = "host"
+[registry.%q]
+  http = true
+`, filepath.Join(dir, "root"), k.addr(), b.registry), 0o644)
+	if err != nil {
+		return nil, err
+	}
+	b.servers.mu.Lock()
+	defer b.servers.mu.Unlock()
+	// No mount outlives it. Not bound to ctx: it runs until Close.
+	cmd := exec.Command("unshare", "--mount", filepath.Join(programs, "buildkitd"), "--config", conf)
+	return k, b.startServer(ctx, k.socket, cmd)
+}
+
+// buildkit returns the directory of buildkitd and buildctl.
+func (b *Bed) buildkit(ctx context.Context) (string, error) {
+	b.building.Lock()
+	defer b.building.Unlock()
+	module := filepath.Join(filepath.Dir(b.recipes), "buildkit")
+	key := sha256.New()
+	fmt.Fprintln(key, runtime.GOARCH)
+	if err := hashFiles(key, module); err != nil {
+		return "", err
+	}
+	return b.cached(fmt.Sprintf("buildkit-%x", key.Sum(nil)[:8]), func(dst string) error {
+		fmt.Fprintln(b.log, "building BuildKit")
+		return run(ctx, []string{"CGO_ENABLED=0"}, "go", "-C", module, "build", "-mod=readonly", "-trimpath", "-buildvcs=false",
+			"-ldflags=-s -w", "-o", dst, "tool")
+	})
+}
+
+func (k *BuildKit) addr() string { return "unix://" + k.socket }
+
+// BuildKitOptions say what BuildKit builds.
+type BuildKitOptions struct {
+	Context   string   // directory with a Dockerfile
+	Args      []string // build arguments, NAME=value
+	Platforms []string // such as linux/arm64
+	Options   []string // of the frontend, NAME=value, such as attest:provenance=mode=max
+	Export    []string // options of the image exporter, NAME=value
+	Ref       string   // where it goes: a repository and tag, without the registry
+}
+
+// Build builds an image or index and pushes it to the bed's registry.
+func (k *BuildKit) Build(ctx context.Context, o BuildKitOptions) error {
+	args := []string{k.client, "--addr=" + k.addr(), "build", "--progress=plain", "--frontend=dockerfile.v0",
+		"--local=context=" + o.Context, "--local=dockerfile=" + o.Context,
+		"--opt=platform=" + strings.Join(o.Platforms, ",")}
+	for _, a := range o.Args {
+		args = append(args, "--opt=build-arg:"+a)
+	}
+	for _, opt := range o.Options {
+		args = append(args, "--opt="+opt)
+	}
+	export := append([]string{"type=image", "push=true", "name=" + k.bed.registry + "/" + o.Ref}, o.Export...)
+	return run(ctx, nil, append(args, "--output="+strings.Join(export, ","))...)
+}
