@@ -1,10 +1,12 @@
 package image
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -190,8 +192,7 @@ func (s *source) pythonConfig() python.Config {
 // calls check before, if that is not nil, and undo while it reads.
 func (w *Wrapper) read(ctx context.Context, s *registry.Source, images []*node, check func(context.Context) (undo func(), err error)) error {
 	layers := map[v1.Hash]*scan.Layer{}
-	var unread []func(context.Context) error
-	var mu sync.Mutex
+	var unread []v1.Descriptor
 	for _, n := range images {
 		if have, want := len(n.opened.Manifest.Layers), len(n.source.parsed.RootFS.DiffIDs); want > have {
 			return &RefusedError{
@@ -206,13 +207,7 @@ func (w *Wrapper) read(ctx context.Context, s *registry.Source, images []*node, 
 			if layers[d.Digest], _ = w.Indexes.Get(d.Digest); layers[d.Digest] != nil {
 				continue
 			}
-			unread = append(unread, func(ctx context.Context) error {
-				l, err := w.readLayer(ctx, s, d)
-				mu.Lock()
-				defer mu.Unlock()
-				layers[d.Digest] = l
-				return err
-			})
+			unread = append(unread, d)
 		}
 	}
 	if len(unread) > 0 && check != nil {
@@ -226,8 +221,17 @@ func (w *Wrapper) read(ctx context.Context, s *registry.Source, images []*node, 
 	}
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(max(w.Jobs, 1))
-	for _, read := range unread {
-		g.Go(func() error { return read(gctx) })
+	// The largest first: what takes longest does not begin last.
+	slices.SortStableFunc(unread, func(a, b v1.Descriptor) int { return cmp.Compare(b.Size, a.Size) })
+	var mu sync.Mutex
+	for _, d := range unread {
+		g.Go(func() error {
+			l, err := w.readLayer(gctx, s, d)
+			mu.Lock()
+			defer mu.Unlock()
+			layers[d.Digest] = l
+			return err
+		})
 	}
 	if err := g.Wait(); err != nil {
 		if ctx.Err() != nil && !named(err) {
