@@ -88,6 +88,13 @@ func (p *pusher) share(ctx context.Context, blobs []*blob) (sent Count, err erro
 				return fmt.Errorf("reading an added layer: %w", err)
 			}
 			kept := b.shared.Kept
+			// Who waits finds it done.
+			lock, err := p.registry.locks.get(kept.Name(), func() (*sync.Mutex, error) { return new(sync.Mutex), nil })
+			if err != nil {
+				return err
+			}
+			lock.Lock()
+			defer lock.Unlock()
 			report, err := p.registry.push(about(gctx, "pushing "+kept.String()), kept.named, nil, t)
 			if _, ok := errors.AsType[*contentError](err); ok || gctx.Err() != nil {
 				return err

@@ -3,7 +3,9 @@ package registry
 import (
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/google/go-containerregistry/pkg/authn"
@@ -76,6 +78,27 @@ func TestShared(t *testing.T) {
 	}
 	wantRequests(t, s, map[string]int{"HEAD manifests": 1, "HEAD blobs": 8, "PUT manifests": 1})
 
+	t.Run("first of all at the same time", func(t *testing.T) {
+		s := newServer(t)
+		made := wrapped(t, s.putImage(t, "app:1"))
+		c := s.client(Options{})
+		src := s.open(t, c, "app:1")
+		sent := make([]int, 4)
+		var g sync.WaitGroup
+		for i := range sent {
+			g.Go(func() {
+				report, err := pushShared(t, s, c, fmt.Sprintf("app%d:1", i), src, made)
+				if err != nil {
+					t.Error(err)
+				}
+				sent[i] = report.Shared.Blobs
+			})
+		}
+		g.Wait()
+		if slices.Sort(sent); !slices.Equal(sent, []int{0, 0, 0, 2}) {
+			t.Errorf("sent to share: %v", sent)
+		}
+	})
 	t.Run("into where it is kept", func(t *testing.T) {
 		s := newServer(t)
 		made := wrapped(t, s.putImage(t, "otel:1"))
