@@ -1,7 +1,7 @@
 GO ?= go
 GOLANGCI_LINT = github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.5.0
 
-.PHONY: build test demo bench-runtime tools check lint
+.PHONY: build test demo bench bench-runtime tools check lint
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -o imgwrap ./cmd/imgwrap
@@ -20,6 +20,11 @@ check:
 # Wraps a real image, runs it and shows the trace that arrives.
 demo: tools
 	$(GO) run ./cmd/demo
+
+# What wrapping costs beside other ways: time, memory, requests. Takes half an
+# hour, 15 GB of disk, and an otherwise idle machine; see docs/performance.md.
+bench: tools
+	$(GO) run ./cmd/bench images
 
 # What telemetry costs an application: start, export, load, memory. Takes a
 # quarter of an hour, and an otherwise idle machine; see docs/performance.md.

@@ -2,12 +2,16 @@ package main
 
 import (
 	"bytes"
+	"compress/gzip"
+	"errors"
 	"net/http/httptest"
 	"strings"
 	"testing"
 
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/imgwrap/imgwrap/cmd/internal/wire"
 )
 
 func TestSinkCountsSpans(t *testing.T) {
@@ -62,5 +66,51 @@ Start
 `
 	if b.String() != want {
 		t.Errorf("got:\n%s\nwant:\n%s", b.String(), want)
+	}
+}
+
+func TestData(t *testing.T) {
+	const size = 2_000_000
+	write := func(seed uint64) string {
+		var b bytes.Buffer
+		z := gzip.NewWriter(&b)
+		if err := errors.Join(writeData(z, seed, size), z.Close()); err != nil {
+			t.Fatal(err)
+		}
+		return b.String()
+	}
+	one := write(1)
+	if n := len(one); n < size*9/10 || n > size*11/10 {
+		t.Errorf("%d bytes, want about %d", n, size)
+	}
+	if write(1) != one {
+		t.Error("not the same again")
+	}
+	if write(2) == one {
+		t.Error("the same layer twice")
+	}
+}
+
+func TestGoals(t *testing.T) {
+	costs := map[string]cost{
+		first: {Wall: 2, CPU: 4, Memory: 30}, known: {Wall: 1, CPU: 3, Memory: 20}, again: {Wall: 0.1, CPU: 0.1}, other: {Wall: 0.2, CPU: 0.1},
+		changed: {Wall: 0.4, CPU: 0.2}, exported: {Wall: 4, CPU: 6}, installed: {Wall: 50, CPU: 40, Memory: 70},
+	}
+	traffic := map[string]wire.Traffic{other: {Rounds: 5, Kinds: map[string]wire.Count{"PUT layer": {Requests: 1, Sent: 1500}}}}
+	var b strings.Builder
+	if err := writeGoals(&b, costs, traffic); err != nil {
+		t.Fatal(err)
+	}
+	for _, line := range []string{
+		"| image seen before, to `crane append`, `crane mutate` | ≤ 1.00 | 0.50 | 0.50 |",
+		"| image never seen, to `crane export`, `tar -t` | ≤ 0.30 | 0.25 | 0.50 |",
+		"| pip, to image seen before | ≥ 100 | 250.00 | 400.00 |",
+		"| peak memory of imgwrap, MiB | ≤ 64 | 30 |",
+		"| image seen before: sent, kB | ≤ 20 | 1.5 |",
+		"| image seen before: layers read | 0 | 0 |",
+	} {
+		if !strings.Contains(b.String(), line) {
+			t.Errorf("no line\n%s in\n%s", line, b.String())
+		}
 	}
 }

@@ -4,7 +4,8 @@
 //
 // It runs at the top of the repository and needs root:
 //
-//	go run ./cmd/bench runtime [flags]
+//	go run ./cmd/bench images [flags]    what wrapping costs
+//	go run ./cmd/bench runtime [flags]   what telemetry costs the application
 package main
 
 import (
@@ -38,10 +39,11 @@ func main() {
 }
 
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
-	if len(args) == 0 || args[0] != "runtime" {
-		return errors.New("what to measure is missing: go run ./cmd/bench runtime")
+	subjects := map[string]func(context.Context, []string, io.Writer, io.Writer) error{"images": measureImages, "runtime": measureRuntime}
+	if len(args) == 0 || subjects[args[0]] == nil {
+		return errors.New("what to measure is missing: go run ./cmd/bench images, or runtime")
 	}
-	return measureRuntime(ctx, args[1:], stdout, stderr)
+	return subjects[args[0]](ctx, args[1:], stdout, stderr)
 }
 
 // machine describes what the figures were measured on.
