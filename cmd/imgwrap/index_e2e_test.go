@@ -16,6 +16,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"runtime"
 	"slices"
 	"strings"
@@ -26,6 +27,7 @@ import (
 	ggcr "github.com/google/go-containerregistry/pkg/registry"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	"github.com/imgwrap/imgwrap/cmd/internal/otlp"
 	"github.com/imgwrap/imgwrap/cmd/internal/testbed"
@@ -55,7 +57,8 @@ const indexRecipe = "../../testdata/images/bookworm-index"
 // document is a manifest or index with all of its fields.
 type document map[string]json.RawMessage
 
-func TestE2EIndex(t *testing.T) {
+func newIndexes(t *testing.T) indexes {
+	t.Helper()
 	bed := newBed(t)
 	crane, err := bed.GoBuild(t.Context(), "github.com/google/go-containerregistry/cmd/crane")
 	if err != nil {
@@ -65,7 +68,11 @@ func TestE2EIndex(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	x := indexes{t, bed, buildkit, build(t, bed), crane}
+	return indexes{t, bed, buildkit, build(t, bed), crane}
+}
+
+func TestE2EIndex(t *testing.T) {
+	x := newIndexes(t)
 	dir := x.context()
 	const provenance = "attest:provenance=mode=max"
 	for _, form := range []struct {
@@ -89,7 +96,8 @@ func TestE2EIndex(t *testing.T) {
 			if form.name == "artifact" {
 				x.content(wrapped)
 				x.pull(form.name)
-				x.reproduce(form.name)
+				x.reproduce(form.name, x.bed.Registry()+"/artifact:1.0")
+				x.reproduce(form.name, x.image(form.name))
 				x.run(form.name, wrapped)
 			}
 			x.copies(form.name)
@@ -107,22 +115,28 @@ func (x indexes) context() string {
 		x.Fatal(err)
 	}
 	for arch := range machines {
-		root := x.bed.Root
-		if arch != runtime.GOARCH {
-			root = func(ctx context.Context, suite string) (v1.Image, error) { return x.bed.ForeignRoot(ctx, suite, arch) }
-		}
-		img, err := root(x.Context(), "bookworm")
-		if err != nil {
-			x.Fatal(err)
-		}
-		if _, err := x.bed.PushImage(x.Context(), img, "root/bookworm-"+arch+":latest"); err != nil {
-			x.Fatal(err)
-		}
+		x.pushRoot(arch)
 		if err := x.bed.Install(x.Context(), filepath.Join(dir, "site", arch), "bookworm", arch, "-r", filepath.Join(dir, "requirements.txt")); err != nil {
 			x.Fatal(err)
 		}
 	}
 	return dir
+}
+
+// pushRoot puts the base image of an architecture into the registry.
+func (x indexes) pushRoot(arch string) {
+	x.Helper()
+	root := x.bed.Root
+	if arch != runtime.GOARCH {
+		root = func(ctx context.Context, suite string) (v1.Image, error) { return x.bed.ForeignRoot(ctx, suite, arch) }
+	}
+	img, err := root(x.Context(), "bookworm")
+	if err != nil {
+		x.Fatal(err)
+	}
+	if _, err := x.bed.PushImage(x.Context(), img, "root/bookworm-"+arch+":latest"); err != nil {
+		x.Fatal(err)
+	}
 }
 
 func (x indexes) build(dir, ref string, options, export []string) {
@@ -241,6 +255,7 @@ func (x indexes) wrap(repository string, attestations int) map[string]string {
 	}
 	output(x.T, "skopeo", "inspect", "--tls-verify=false", "docker://"+source+"-otel")
 	output(x.T, x.crane, "validate", "--insecure", "--remote", source+"-otel")
+	x.imgwrap.run(x.T, "verify", source+"-otel")
 	if undone := x.imgwrap.run(x.T, "unwrap", source+"-otel"); !strings.HasSuffix(undone, "@"+x.digest(source)+"\n") {
 		x.Errorf("unwrapped to %s, want %s", undone, x.digest(source))
 	}
@@ -363,18 +378,27 @@ func (x indexes) pull(repository string) {
 	}
 }
 
-// reproduce wraps elsewhere what was wrapped: with nothing but wheels in the
-// cache, another number of processors and of jobs.
-func (x indexes) reproduce(repository string) {
+// image is the source of one platform.
+func (x indexes) image(repository string) string {
 	x.Helper()
-	source := x.bed.Registry() + "/" + repository + ":1.0"
-	want := x.digest(source + "-otel")
+	repository = x.bed.Registry() + "/" + repository
+	raw, _ := x.raw(repository + ":1.0")
+	_, _, descriptors := x.parse(raw)
+	return repository + "@" + descriptors[0].Digest.String()
+}
+
+// reproduce wraps what it would on other machines: with nothing but wheels in the
+// cache, another number of processors and of jobs.
+func (x indexes) reproduce(repository, source string) {
+	x.Helper()
+	_, want, _ := strings.Cut(strings.TrimSpace(x.imgwrap.run(x.T, source, "-t", "here")), "@")
 	for _, machine := range []struct{ processors, jobs string }{{"1", "1"}, {"2", "8"}} {
 		cache := x.TempDir()
 		if err := os.Symlink(filepath.Join(x.imgwrap.cache, "wheels"), filepath.Join(cache, "wheels")); err != nil {
 			x.Fatal(err)
 		}
-		to := fmt.Sprintf("%s/machine-%s:1", x.bed.Registry(), machine.processors)
+		// Nothing is there yet: every layer has to be made.
+		to := fmt.Sprintf("%s/%s/machine-%s:1", x.bed.Registry(), repository, machine.processors)
 		cmd := exec.CommandContext(x.Context(), x.imgwrap.program, "--cache-dir", cache, "--jobs", machine.jobs, source, "-t", to)
 		cmd.Env = append(os.Environ(), "GOMAXPROCS="+machine.processors)
 		if out, err := cmd.CombinedOutput(); err != nil {
@@ -528,5 +552,85 @@ func (x indexes) forget(ref string) {
 	}
 	if err := remote.Delete(r, remote.WithContext(x.Context())); err != nil {
 		x.Fatal(err)
+	}
+}
+
+// minimal is an image of not much more than Python.
+const minimal = `ARG ROOT
+FROM ${ROOT}-` + runtime.GOARCH + ` AS root
+FROM scratch
+COPY --from=root /usr/bin/python3.11 /usr/bin/python3.11
+COPY --from=root /usr/lib/python3.11/os.py /usr/lib/python3.11/os.py
+COPY --from=root /usr/lib/python3.11/json /usr/lib/python3.11/json
+CMD ["/usr/bin/python3.11", "/app.py"]
+`
+
+// Layers as those compress them who made up the ways. They are read and kept.
+func TestE2EMedia(t *testing.T) {
+	x := newIndexes(t)
+	x.pushRoot(runtime.GOARCH)
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "Dockerfile"), []byte(minimal), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, tc := range []struct {
+		compression string
+		mediaType   types.MediaType
+		annotation  string // of the layers
+	}{
+		{"uncompressed", types.OCIUncompressedLayer, ""},
+		{"gzip", types.OCILayer, ""},
+		{"zstd", types.OCILayerZStd, ""},
+		{"estargz", types.OCILayer, "containerd.io/snapshot/stargz/toc.digest"},
+		{"zstd:chunked", types.OCILayerZStd, "io.containers.zstd-chunked.manifest-checksum"},
+	} {
+		t.Run(tc.compression, func(t *testing.T) {
+			x := x
+			x.T = t
+			repository := strings.ReplaceAll(tc.compression, ":", "-")
+			source := x.bed.Registry() + "/" + repository + ":1.0"
+			if repository != tc.compression {
+				// skopeo compresses nothing that it knows to be compressed in a registry.
+				elsewhere := httptest.NewServer(ggcr.New(ggcr.Logger(log.New(io.Discard, "", 0))))
+				defer elsewhere.Close()
+				source = strings.TrimPrefix(elsewhere.URL, "http://") + "/" + repository + ":1.0"
+				x.skopeoCopy(x.bed.Registry()+"/uncompressed:1.0", source, "--dest-compress-format="+tc.compression)
+			} else if err := x.buildkit.Build(t.Context(), testbed.BuildKitOptions{
+				Context:   dir,
+				Args:      []string{"ROOT=" + x.bed.Registry() + "/root/bookworm"},
+				Platforms: []string{"linux/" + runtime.GOARCH},
+				Export:    []string{"oci-mediatypes=true", "force-compression=true", "compression=" + tc.compression},
+				Ref:       repository + ":1.0",
+			}); err != nil {
+				t.Fatal(err)
+			}
+			x.imgwrap.run(t, source)
+			var before, after struct{ Layers []v1.Descriptor }
+			raw, digest := x.raw(source)
+			wrapped, _ := x.raw(source + "-otel")
+			if err := errors.Join(json.Unmarshal(raw, &before), json.Unmarshal(wrapped, &after)); err != nil {
+				t.Fatal(err)
+			}
+			for i, d := range after.Layers {
+				switch {
+				case i >= len(before.Layers):
+					if d.MediaType != types.OCILayer {
+						t.Errorf("a layer is added as %s", d.MediaType)
+					}
+				case d.MediaType != tc.mediaType || tc.annotation != "" && d.Annotations[tc.annotation] == "" || !reflect.DeepEqual(d, before.Layers[i]):
+					t.Errorf("layer %d is %+v, was %+v", i, d, before.Layers[i])
+				}
+			}
+			x.imgwrap.run(t, "verify", source+"-otel")
+			if tc.mediaType == types.OCILayer { // crane takes every layer for gzip
+				output(t, x.crane, "validate", "--insecure", "--remote", source+"-otel")
+			}
+			if _, err := x.bed.Podman(t.Context(), "pull", "--quiet", "--tls-verify=false", source+"-otel"); err != nil {
+				t.Error(err)
+			}
+			if undone := x.imgwrap.run(t, "unwrap", source+"-otel"); !strings.HasSuffix(undone, "@"+digest.String()+"\n") {
+				t.Errorf("unwrapped to %s, want %s", undone, digest)
+			}
+		})
 	}
 }
