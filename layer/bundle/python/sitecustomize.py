@@ -418,9 +418,9 @@ def is_under(module, directory):
 class Permanent(object):
     """What is made meanwhile stays: no garbage collection looks at it, ever.
 
-    Imports leave hundreds of thousands of objects that live as long as the
-    process does. Going through them again and again, at the end of the process
-    too, took a fifth of the time of one that does nothing.
+    Imports leave 70,000 objects and more that live as long as the process does.
+    Going through them, at the end of the process above all, took a sixth of the
+    CPU time of one that does nothing.
     """
 
     def __enter__(self):
@@ -535,12 +535,12 @@ def initialize(wrap, bundle, touched, watch):
                 if not entry.startswith(bundle + os.sep)
                 and not any(entry is path for path in first)
             ]
+            import atexit
+
+            # After the SDK's own handlers, so it is called before them.
+            atexit.register(limit_exit)
     if failures.error is not None:
         raise failures.error
-    import atexit
-
-    # After the SDK's own handlers, so it is called before them.
-    atexit.register(limit_exit)
 
 
 def limit_exit():
@@ -625,17 +625,30 @@ def flush_in_workers():
 
 def flush(*_, **__):
     """Send what has not been sent, for at most as long as at the end."""
-    timeout = int(exit_timeout() * 1000)
-    for module, getter in (
-        ("trace", "get_tracer_provider"),
-        ("metrics", "get_meter_provider"),
-        ("_logs", "get_logger_provider"),
-    ):
-        api = sys.modules.get("opentelemetry." + module)
-        try:
-            getattr(api, getter)().force_flush(timeout)
-        except Exception:  # there is none, or it is that of the API alone
-            pass
+    from threading import Thread
+
+    timeout = exit_timeout()
+
+    def send():
+        for module, getter in (
+            ("trace", "get_tracer_provider"),
+            ("metrics", "get_meter_provider"),
+            ("_logs", "get_logger_provider"),
+        ):
+            api = sys.modules.get("opentelemetry." + module)
+            try:
+                getattr(api, getter)().force_flush(int(timeout * 1000))
+            except Exception:  # there is none, or it is that of the API alone
+                pass
+
+    # Since 1.34 force_flush takes as long as it takes.
+    thread = Thread(target=send)
+    thread.daemon = True
+    try:
+        thread.start()
+    except RuntimeError:  # the system has no more threads
+        return
+    thread.join(timeout)
 
 
 def instrumentations_of(dist):
@@ -873,8 +886,16 @@ class ImportWatch(object):
         if self.keys.keys().isdisjoint(sys.modules.keys()):
             return
         for name in list(self.keys):
-            spec = getattr(sys.modules.get(name), "__spec__", None)
-            if spec is not None and not getattr(spec, "_initializing", False):
+            try:  # in a way that does not wake a module of importlib.util.LazyLoader
+                attributes = object.__getattribute__(sys.modules[name], "__dict__")
+            except (KeyError, AttributeError):
+                continue
+            spec = attributes.get("__spec__")
+            if (
+                spec is not None
+                and not getattr(spec, "_initializing", False)
+                and not issubclass(type(spec.loader), LegacyLoader)
+            ):
                 self.enter()
                 self.imported(name)
                 self.leave()

@@ -1141,6 +1141,7 @@ raise error
         )
         self.write("app/replaced.py", "import sys; sys.modules[__name__] = type(sys)('other')")
         self.write("app/lazy.py", "import sys; sys.lazy = True")
+        self.write("app/later.py", "")
         self.write("app/namespace/inner.py", "")
         self.write(
             "app/make.py",
@@ -1184,6 +1185,7 @@ raise error
             lazy = importlib.util.module_from_spec(spec)
             sys.modules["lazy"] = lazy
             spec.loader.exec_module(lazy)
+            import later
             print("lazy" in sys.loaded, hasattr(sys, "lazy"))
             lazy.sys
             print("lazy" in sys.loaded, hasattr(sys, "lazy"))
