@@ -212,15 +212,18 @@ func (t *target) restore(documents []registry.Document) error {
 		return err
 	}
 	found := t.source.Root
+	repository, _, _ := strings.Cut(sibling.source, "@")
 	switch {
 	case now.MediaType != "" && now.MediaType != found.MediaType:
-		return changedSince(sibling.source, fmt.Sprintf("its index is %q instead of %q", found.MediaType, now.MediaType))
+		return &RefusedError{
+			Problem: fmt.Sprintf("it was converted since imgwrap wrapped it: its index is %q instead of %q", found.MediaType, now.MediaType),
+			Remedy:  fmt.Sprintf("copy it without converting it, or take its source, %s@%s", repository, documents[0].Digest),
+		}
 	case now.Digest != found.Digest && !sameIndex(now.Raw, found.Raw):
 		return changedSince(sibling.source, "its index is not the one that imgwrap wrote")
 	}
 	t.root = root
 	// What that wrapping left as it was came from the same place.
-	repository, _, _ := strings.Cut(sibling.source, "@")
 	for _, n := range root.images() {
 		if n.source.wrapped == nil {
 			n.source.wrapped = &wrapping{

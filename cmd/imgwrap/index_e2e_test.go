@@ -477,6 +477,13 @@ func (x indexes) copies(repository string) {
 	}
 	// What was dropped is where the source is.
 	undo(dropped[0])
+	if repository != "docker" { // which skopeo converts for layouts
+		layout := "oci:" + x.TempDir() + "/layout:"
+		output(x.T, "skopeo", "copy", "--quiet", "--all", "--src-tls-verify=false", "docker://"+kept[0], layout+"kept")
+		if got := x.imgwrap.run(x.T, "unwrap", layout+"kept", "-t", "undone"); !strings.HasSuffix(got, "@"+want+"\n") {
+			x.Errorf("in a layout it was unwrapped to %s, want %s", got, want)
+		}
+	}
 	x.convert(source+"-otel", addr)
 
 	// Without the source, only what was dropped is missed.
@@ -538,7 +545,7 @@ func (x indexes) convert(wrapped, addr string) {
 	}
 	x.skopeoCopy(wrapped, all, "--all", "--format="+format)
 	code, out := x.fails("unwrap", all)
-	if code != 3 || !strings.Contains(out, "changed since: its index is \"application/vnd."+family) {
+	if code != 3 || !strings.Contains(out, "it was converted since imgwrap wrapped it: its index is \"application/vnd."+family) {
 		x.Errorf("unwrapping an index that was converted to %s: exit code %d\n%s", format, code, out)
 	}
 }

@@ -17,8 +17,9 @@ func (a *app) unwrapCommand() *cobra.Command {
 		Short: "Give back the image that a wrapped one was made from, byte for byte",
 		Long: `unwrap gives back the image that a wrapped one was made from, byte for byte: it
 has the digest that it had. The wrapped image holds all that this takes, so it
-also works after it was copied elsewhere. Without --tag or --in-place no tag is
-moved: the image is in the repository, to be named by its digest.`,
+also works after it was copied elsewhere. Only attestations that wrapping took
+out of an index are read from where the source was. Without --tag or --in-place
+no tag is moved: the image is in the repository, to be named by its digest.`,
 		Args: oneImage,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := out.open(); err != nil {
