@@ -706,12 +706,14 @@ class Instrumentor:
         ):
             with open(os.path.join(self.bundle, module)) as file:
                 text = file.read()
-            for code in (
-                "raise SystemExit('a\\nreason')",
-                "import no_reason",
+            for code, reason in (
+                ("raise SystemExit('a\\nreason')", "SystemExit: a reason"),
+                ("raise MemoryError", "MemoryError"),
+                ("def f(): f()\nf()", "RecursionError: "),
+                ("import no_reason", "no_reason"),
             ):
                 self.write_module(module, code)
-                self.assert_off("reason")
+                self.assert_off(reason)
             self.write_module(module, text)
 
     @each_release
