@@ -93,7 +93,7 @@ func (w *Wrapper) inspect(ctx context.Context, t *target, interpreter string, pl
 		return nil, err
 	}
 	images := t.root.images()
-	if err := w.read(ctx, t.source, images, nil); err != nil {
+	if err := w.read(ctx, t.source, images, func() error { return nil }); err != nil {
 		return nil, err
 	}
 	in := &Inspection{

@@ -69,7 +69,7 @@ func byDigest(r registry.Reference, digest string) string {
 // writes nothing. With an NoReleaseError there is a plan too: it
 // says what was found, and has no Digest.
 func (w *Wrapper) Plan(ctx context.Context, ref string, opts Options) (*Plan, error) {
-	t, p, err := w.plan(ctx, ref, opts, false)
+	t, p, err := w.plan(ctx, ref, opts, func(registry.Reference) error { return nil })
 	if t != nil {
 		defer t.source.Close()
 	}
@@ -82,7 +82,12 @@ func (w *Wrapper) Plan(ctx context.Context, ref string, opts Options) (*Plan, er
 // Wrap plans and carries the plan out: blobs, configs and manifests first, the
 // tag last. Before it reads any layer it asks whether it may push.
 func (w *Wrapper) Wrap(ctx context.Context, ref string, opts Options) (*Report, error) {
-	t, p, err := w.plan(ctx, ref, opts, true)
+	undo := func() {}
+	defer func() { undo() }()
+	t, p, err := w.plan(ctx, ref, opts, func(destination registry.Reference) (err error) {
+		undo, err = w.Registry.CheckPush(ctx, destination)
+		return err
+	})
 	if t != nil {
 		defer t.source.Close()
 	}
@@ -116,8 +121,8 @@ func (w *Wrapper) Wrap(ctx context.Context, ref string, opts Options) (*Report, 
 	}, nil
 }
 
-// plan also asks whether the plan may be carried out, if that is to follow.
-func (w *Wrapper) plan(ctx context.Context, ref string, opts Options, push bool) (*target, *Plan, error) {
+// plan calls check with the destination before it reads layers, if it has to.
+func (w *Wrapper) plan(ctx context.Context, ref string, opts Options, check func(registry.Reference) error) (*target, *Plan, error) {
 	if release := opts.Instrument.Release; release != "" {
 		if _, err := w.Catalog.Find(release); err != nil {
 			return nil, nil, err
@@ -127,7 +132,7 @@ func (w *Wrapper) plan(ctx context.Context, ref string, opts Options, push bool)
 	if err != nil {
 		return nil, nil, err
 	}
-	p, err := w.planTarget(ctx, t, opts, push)
+	p, err := w.planTarget(ctx, t, opts, check)
 	if err != nil && !named(err) {
 		err = fmt.Errorf("%s: %w", ref, err)
 	}
@@ -139,7 +144,7 @@ func named(err error) bool {
 	return errors.As(err, new(*registry.Error)) || errors.As(err, new(*registry.UnsupportedError)) || errors.As(err, new(*UsageError))
 }
 
-func (w *Wrapper) planTarget(ctx context.Context, t *target, opts Options, push bool) (*Plan, error) {
+func (w *Wrapper) planTarget(ctx context.Context, t *target, opts Options, check func(registry.Reference) error) (*Plan, error) {
 	destination, err := opts.Destination.resolve(w.Registry, t.reference, t.root.descriptor.Digest.String(), t.wrapped)
 	if err != nil {
 		return nil, err
@@ -157,11 +162,7 @@ func (w *Wrapper) planTarget(ctx context.Context, t *target, opts Options, push 
 		return nil, err
 	}
 	t.findReferrers(ctx)
-	var check func(context.Context) (func(), error)
-	if push {
-		check = func(ctx context.Context) (func(), error) { return w.Registry.CheckPush(ctx, destination) }
-	}
-	if err := w.read(ctx, t.source, t.root.images(), check); err != nil {
+	if err := w.read(ctx, t.source, t.root.images(), func() error { return check(destination) }); err != nil {
 		return nil, err
 	}
 	p, err := plan(t, destination, opts, w.Catalog, prebuilt{
@@ -188,9 +189,9 @@ func (s *source) pythonConfig() python.Config {
 }
 
 // read streams the layers of the images that it does not know, several at a
-// time and each once, and merges what each image holds. If it has to read any, it
-// calls check before, if that is not nil, and undo while it reads.
-func (w *Wrapper) read(ctx context.Context, s *registry.Source, images []*node, check func(context.Context) (undo func(), err error)) error {
+// time and each once, and merges what each image holds. If it has to
+// read any, it calls before first.
+func (w *Wrapper) read(ctx context.Context, s *registry.Source, images []*node, before func() error) error {
 	layers := map[v1.Hash]*scan.Layer{}
 	var unread []v1.Descriptor
 	for _, n := range images {
@@ -210,14 +211,10 @@ func (w *Wrapper) read(ctx context.Context, s *registry.Source, images []*node, 
 			unread = append(unread, d)
 		}
 	}
-	if len(unread) > 0 && check != nil {
-		undo, err := check(ctx)
-		if err != nil {
+	if len(unread) > 0 {
+		if err := before(); err != nil {
 			return err
 		}
-		var undoing sync.WaitGroup
-		defer undoing.Wait()
-		undoing.Go(undo)
 	}
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(max(w.Jobs, 1))

@@ -59,7 +59,7 @@ func newFront(t *testing.T, bed *testbed.Bed, w imgwrap, start func(realm string
 	t.Helper()
 	f := &front{Proxy: &registrytest.Proxy{}, program: w.program}
 	f.Server = httptest.NewUnstartedServer(nil)
-	f.Server.Config.ErrorLog = log.New(io.Discard, "", 0)
+	f.Config.ErrorLog = log.New(io.Discard, "", 0)
 	tokens, err := testbed.NewTokens()
 	if err != nil {
 		t.Fatal(err)
@@ -68,14 +68,14 @@ func newFront(t *testing.T, bed *testbed.Bed, w imgwrap, start func(realm string
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.Proxy.Registry = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	f.Registry = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/token" {
 			tokens.ServeHTTP(w, r)
 			return
 		}
 		f.note(w, r, registry)
 	})
-	f.Server.Config.Handler = f.Proxy
+	f.Config.Handler = f.Proxy
 	f.Start()
 	t.Cleanup(f.Close)
 	// Bundles are those that all tests share; what is known of layers is not.
@@ -414,6 +414,14 @@ func TestE2ERegistries(t *testing.T) {
 			}
 			f.validate(t, "shop/index:1.0-otel")
 		})
+	}
+	// Uploads that were begun to see if that is allowed are not left there.
+	repositories := filepath.Join(bed.Dir(), "*", "data", "docker", "registry", "v2", "repositories", "*", "*")
+	if found, err := filepath.Glob(filepath.Join(repositories, "_layers")); err != nil || len(found) != 2*3 {
+		t.Errorf("repositories: %v, %v", found, err)
+	}
+	if left, err := filepath.Glob(filepath.Join(repositories, "_uploads", "*")); err != nil || len(left) > 0 {
+		t.Errorf("uploads left: %v, %v", left, err)
 	}
 }
 

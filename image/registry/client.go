@@ -77,6 +77,7 @@ type Client struct {
 	auths    cache[authn.Authenticator]
 	sessions cache[*http.Client]
 	answers  sync.Map           // status code of GET /v2/, by scheme and host
+	begun    sync.Map           // locations of uploads that nothing was sent to, by repository
 	locks    cache[*sync.Mutex] // by the path or name of what is written
 	mirrors  func() ([]mirrored, error)
 }

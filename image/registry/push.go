@@ -140,8 +140,10 @@ func (c *Client) push(ctx context.Context, dst name.Reference, src *Source, t Tr
 // CheckPush says early whether Write to a reference can be expected to be allowed:
 // if there is no such tag yet and its registry does not let us begin an upload,
 // the error is the *Error that Write would give. If there is one, Write may have
-// nothing to do, which who may only pull can do as well. The caller calls undo,
-// which cancels the upload, so that nothing is left.
+// nothing to do, which who may only pull can do as well.
+//
+// The upload is left for Write. The caller calls undo in the end: if it was not
+// needed, that cancels it.
 //
 // Of what is not in a registry it says nothing.
 func (c *Client) CheckPush(ctx context.Context, dst Reference) (undo func(), err error) {
@@ -156,7 +158,12 @@ func (c *Client) CheckPush(ctx context.Context, dst Reference) (undo func(), err
 		location, err = p.begin(ctx)
 	}
 	if err == nil {
-		return func() { p.cancel(ctx, location) }, nil
+		c.begun.Store(p.repo, location)
+		return func() {
+			if location, unused := c.begun.LoadAndDelete(p.repo); unused {
+				p.cancel(ctx, location.(string))
+			}
+		}, nil
 	}
 	if reader, denied := c.session(ctx, p.repo, transport.PullScope); denied == nil {
 		if resp, err := p.head(once(ctx), reader, "manifests", p.ref.Identifier()); err == nil && resp.StatusCode == http.StatusOK {
@@ -325,8 +332,11 @@ func (p *pusher) mount(ctx context.Context, b *blob) (mounted bool, location str
 	return false, location
 }
 
-// begin begins an upload.
+// begin begins an upload, if none was.
 func (p *pusher) begin(ctx context.Context) (location string, err error) {
+	if begun, ok := p.registry.begun.LoadAndDelete(p.repo); ok {
+		return begun.(string), nil
+	}
 	resp, err := p.post(ctx, p.client, nil)
 	if err != nil {
 		return "", err

@@ -692,6 +692,23 @@ func TestCheckPush(t *testing.T) {
 		}
 		wantRequests(t, s, map[string]int{"GET ping": 1, "POST uploads": 1, "DELETE uploads": 1})
 	})
+	t.Run("needed", func(t *testing.T) {
+		s := newServer(t)
+		img := s.putImage(t, "app:1")
+		c := s.client(Options{Jobs: 1})
+		src := s.open(t, c, "app:1")
+		dst := s.ref(t, "app:2")
+		s.forget()
+		undo, err := c.CheckPush(t.Context(), Reference{text: dst.String(), named: dst})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := push(t.Context(), c, dst, src, wrapped(t, img)); err != nil {
+			t.Fatal(err)
+		}
+		undo()
+		wantRequests(t, s, map[string]int{"GET ping": 1, "HEAD manifests": 1, "HEAD blobs": 2, "POST uploads": 2, "PUT uploads": 2, "PUT manifests": 1})
+	})
 	t.Run("uploads cannot be canceled", func(t *testing.T) {
 		s := newServer(t)
 		s.fault = func(w http.ResponseWriter, _ *http.Request, kind string) bool {

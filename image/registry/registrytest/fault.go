@@ -23,11 +23,10 @@ type Proxy struct {
 	fault  Fault
 	times  int
 	broken int
-	seen   func(*http.Request)
 }
 
 // Break breaks the next so many requests of which match holds, in place of any
-// others that were to be broken.
+// others that were to be broken: none, if times is 0.
 func (p *Proxy) Break(fault Fault, times int, match func(*http.Request) bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -74,18 +73,18 @@ func Answer(status int, code string, headers ...string) Fault {
 
 // CutRequest breaks the connection when so many bytes of a request's body have
 // arrived.
-func CutRequest(bytes int64) Fault {
+func CutRequest(n int64) Fault {
 	return func(_ http.ResponseWriter, r *http.Request, _ http.Handler) {
-		io.CopyN(io.Discard, r.Body, bytes) //nolint:errcheck // it may be shorter
+		io.CopyN(io.Discard, r.Body, n) //nolint:errcheck // it may be shorter
 		panic(http.ErrAbortHandler)
 	}
 }
 
 // CutAnswer breaks the connection after so many bytes of the body of the
 // registry's answer.
-func CutAnswer(bytes int) Fault {
+func CutAnswer(n int) Fault {
 	return spoil(func(w http.ResponseWriter, _ *http.Request, body []byte) {
-		w.Write(body[:min(bytes, len(body))]) //nolint:errcheck // the client is gone
+		w.Write(body[:min(n, len(body))]) //nolint:errcheck // the client is gone
 		w.(http.Flusher).Flush()
 		panic(http.ErrAbortHandler)
 	})
