@@ -546,10 +546,10 @@ def initialize(wrap, bundle, touched, watch):
 def limit_exit():
     """Bound what the SDK's exit handlers may take, all of them together.
 
-    They wait for threads that send what is left. Up to 1.35 that has no limit:
-    an unreachable collector is tried again for a minute, for each batch of 512
-    spans; later it is 30 seconds for each signal. When the time is up, the
-    threads, which are daemons, end with the process.
+    They wait for threads that send what is left. Up to 1.35 that has no limit: a
+    collector that answers 503 is asked for a minute, up to 1.34, with each batch
+    of 512 spans; later it is 30 seconds for each signal. When the time is up,
+    the threads, which are daemons, end with the process.
     """
     from threading import enumerate as threads
     from time import time
