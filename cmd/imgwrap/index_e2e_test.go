@@ -190,7 +190,6 @@ func (x indexes) wrap(repository string, attestations int) map[string]string {
 	var p struct {
 		Digest string
 		Plan   struct{ Dropped []string }
-		Push   struct{ Refused int }
 	}
 	if err := json.Unmarshal([]byte(x.imgwrap.run(x.T, "plan", "-o", "json", source)), &p); err != nil {
 		x.Fatal(err)
@@ -416,7 +415,7 @@ func (x indexes) run(repository string, wrapped map[string]string) {
 	x.Helper()
 	for arch, ref := range wrapped {
 		if arch != runtime.GOARCH {
-			stop, err := testbed.EmulateARM64()
+			stop, err := testbed.Emulate(arch)
 			if err != nil {
 				// Not a failure: what is in the image was checked.
 				x.Logf("%s was not run: %v", arch, err)

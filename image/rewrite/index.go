@@ -47,7 +47,7 @@ func Index(raw []byte, children map[int]Child) (_ []byte, subject *v1.Descriptor
 			if err != nil {
 				return nil, nil, fmt.Errorf("index: descriptor %d %w", i, err)
 			}
-			d := descriptor("", child.Content)
+			d := descriptor(child.Content)
 			desc.set("digest", encode(d.Digest.String()))
 			desc.set("size", encode(d.Size))
 			desc.remove("data")

@@ -24,7 +24,7 @@ const indexText = `{
 
 func TestIndex(t *testing.T) {
 	content := []byte(`{"new":true}`)
-	d := descriptor("", content)
+	d := descriptor(content)
 	changed := fmt.Sprintf(`"digest":"%s","size":%d,"platform"`, d.Digest, d.Size)
 	for _, tc := range []struct {
 		name     string

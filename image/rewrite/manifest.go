@@ -36,7 +36,7 @@ type Image struct {
 
 // Digest is the digest of the manifest: what the image is known by.
 func (im Image) Digest() v1.Hash {
-	return descriptor("", im.Manifest).Digest
+	return descriptor(im.Manifest).Digest
 }
 
 // Apply applies an edit to config and manifest. The manifest keeps its media
@@ -73,7 +73,7 @@ func Manifest(raw []byte, mediaType types.MediaType, config []byte, e Edit) (_ [
 	if err != nil {
 		return nil, nil, fmt.Errorf("manifest: config %w", err)
 	}
-	d := descriptor("", config)
+	d := descriptor(config)
 	desc.set("digest", encode(d.Digest.String()))
 	desc.set("size", encode(d.Size))
 	desc.remove("data") // the old config, embedded
@@ -116,10 +116,10 @@ func Manifest(raw []byte, mediaType types.MediaType, config []byte, e Edit) (_ [
 	return []byte(doc.String()), subject, nil
 }
 
-func descriptor(mediaType types.MediaType, content []byte) v1.Descriptor {
+func descriptor(content []byte) v1.Descriptor {
 	digest, size, err := v1.SHA256(bytes.NewReader(content))
 	if err != nil {
 		panic(err) // not reached: a bytes.Reader does not fail
 	}
-	return v1.Descriptor{MediaType: mediaType, Size: size, Digest: digest}
+	return v1.Descriptor{Size: size, Digest: digest}
 }

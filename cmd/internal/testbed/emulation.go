@@ -19,9 +19,13 @@ const binfmt = "/proc/sys/fs/binfmt_misc"
 const arm64 = `:NAME:M::\x7fELF\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\xb7\x00` +
 	`:\xff\xff\xff\xff\xff\xff\xff\x00\xff\xff\xff\xff\xff\xff\xff\xff\xfe\xff\xff\xff:/usr/bin/qemu-aarch64-static:PF`
 
-// EmulateARM64 has this machine run programs of arm64, in containers too, until
-// stop is called. It is an error if the kernel does not allow that.
-func EmulateARM64() (stop func() error, err error) {
+// Emulate has this machine run programs of another architecture, in containers
+// too, until stop is called. It is an error if that is not arm64, or if the
+// kernel does not allow it.
+func Emulate(architecture string) (stop func() error, err error) {
+	if architecture != "arm64" {
+		return nil, fmt.Errorf("emulating %s: only arm64 is", architecture)
+	}
 	mounted := false
 	if _, err := os.Stat(filepath.Join(binfmt, "register")); errors.Is(err, fs.ErrNotExist) {
 		if err := syscall.Mount("binfmt_misc", binfmt, "binfmt_misc", 0, ""); err != nil {
