@@ -16,9 +16,12 @@ import (
 
 var (
 	//go:embed python/launcher.py
-	launcher string
+	launcherSource string
 	//go:embed python/sitecustomize.py
-	loader []byte
+	loaderSource string
+
+	// What of them is in images.
+	loader = []byte(strip(loaderSource))
 )
 
 // Command is the name of the launcher in its directory: that of OpenTelemetry's
@@ -175,11 +178,11 @@ func launchEntries(l Launch) ([]layer.Entry, error) {
 // script returns the launcher for an interpreter, and whether it names it by
 // interpreterLink.
 func script(interpreter string) (content []byte, link bool) {
-	first, rest, _ := strings.Cut(launcher, "\n")
+	first, rest, _ := strings.Cut(launcherSource, "\n")
 	_, flags, _ := strings.Cut(first, " ")
 	shebang := "#!" + interpreter + " " + flags + "\n"
 	if len(shebang) > maxShebang || strings.ContainsFunc(interpreter, unicode.IsSpace) {
 		shebang, link = "#!"+interpreterLink+" "+flags+"\n", true
 	}
-	return []byte(shebang + rest), link
+	return []byte(shebang + strip(rest)), link
 }

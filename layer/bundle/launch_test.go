@@ -105,7 +105,8 @@ func TestLaunchLayerEmpty(t *testing.T) {
 }
 
 func TestLaunchLayerShebang(t *testing.T) {
-	first, rest, _ := strings.Cut(launcher, "\n")
+	first, rest, _ := strings.Cut(launcherSource, "\n")
+	rest = strip(rest)
 	flags, ok := strings.CutPrefix(first, "#!python ")
 	if !ok || flags == "" {
 		t.Fatalf("launcher.py begins with %q", first)

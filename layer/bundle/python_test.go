@@ -47,6 +47,41 @@ func TestPython(t *testing.T) {
 	}
 }
 
+// TestStrip compares the files that are in images with their sources: without
+// docstrings both are the same program.
+func TestStrip(t *testing.T) {
+	interpreters := pythons(t)
+	if len(interpreters) == 0 {
+		t.Fatal("no Python found: neither on PATH nor in pyenv's directory")
+	}
+	const program = `
+import ast, sys
+trees = []
+for name in sys.argv[1:]:
+    tree = ast.parse(open(name).read())
+    for node in ast.walk(tree):
+        if not isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)):
+            continue
+        if ast.get_docstring(node, False) is not None:
+            del node.body[0]
+            node.body[:0] = [] if isinstance(node, ast.Module) else [ast.Pass()]
+    trees.append(ast.dump(tree))
+sys.exit(trees[0] != trees[1])
+`
+	for name, source := range map[string]string{"launcher": launcherSource, "loader": loaderSource} {
+		dir := t.TempDir()
+		write(t, filepath.Join(dir, "source.py"), source)
+		stripped := strip(source)
+		write(t, filepath.Join(dir, "stripped.py"), stripped)
+		if out, err := exec.CommandContext(t.Context(), interpreters[0].path, "-c", program, filepath.Join(dir, "source.py"), filepath.Join(dir, "stripped.py")).CombinedOutput(); err != nil {
+			t.Errorf("%s: %v\n%s", name, err, out)
+		}
+		if strings.Contains(stripped, "PEP 538") || len(stripped) > len(source)*4/5 {
+			t.Errorf("%s: %d of %d bytes are left", name, len(stripped), len(source))
+		}
+	}
+}
+
 type python struct {
 	hex     string // sys.hexversion, which sorts as the version does
 	version string
