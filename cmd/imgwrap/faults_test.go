@@ -74,7 +74,7 @@ func newFaulty(t *testing.T, releases []*catalog.Release, bundles *bundle.Builde
 		bundles:  bundles,
 		indexes:  &scan.Cache{Dir: t.TempDir(), MaxBytes: defaultCacheSize},
 	}
-	f.tokens = &tokens{registry: http.HandlerFunc(f.serve), uses: map[string]int{}}
+	f.tokens = &tokens{registry: http.HandlerFunc(f.serve), given: map[string]bool{}, ended: map[string]string{}}
 	f.proxy = &registrytest.Proxy{Registry: f.tokens}
 	l := pipes{make(chan net.Conn), make(chan struct{})}
 	f.server = &http.Server{Handler: f.proxy, ErrorLog: log.New(io.Discard, "", 0)}
@@ -200,43 +200,53 @@ type tokens struct {
 	registry http.Handler
 
 	mu    sync.Mutex
-	given int
-	uses  map[string]int // of those that are valid
+	given map[string]bool
+	ended map[string]string // tokens that a request came with when they expired, by its method and path
 }
 
 func (s *tokens) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.mu.Lock()
 	if registrytest.Kind(r) == "GET token" {
-		s.given++
-		token := fmt.Sprintf("token%d", s.given)
-		s.uses[token] = 0
+		token := fmt.Sprintf("token%d", len(s.given))
+		s.given[token] = true
 		s.mu.Unlock()
 		json.NewEncoder(w).Encode(map[string]string{"token": token}) //nolint:errcheck // the client is gone
 		return
 	}
-	token := strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer ")
-	_, valid := s.uses[token]
-	if valid {
-		s.uses[token]++
-	}
+	valid := s.given[token(r)]
 	s.mu.Unlock()
 	if !valid {
-		w.Header().Set("WWW-Authenticate", `Bearer realm="http://localhost:5000/token",service="test"`)
-		registrytest.Deny(w, 401, "UNAUTHORIZED")
+		s.refuse(w)
 		return
 	}
 	s.registry.ServeHTTP(w, r)
 }
 
-// expire lets a token expire that was used before, and passes the request on.
+// expire has each request find that its token has expired, until it comes with
+// another one.
 func (s *tokens) expire(w http.ResponseWriter, r *http.Request, registry http.Handler) {
-	token := strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer ")
+	request := r.Method + r.URL.Path
 	s.mu.Lock()
-	if s.uses[token] > 0 {
-		delete(s.uses, token)
+	ended, again := s.ended[request]
+	if !again {
+		ended = token(r)
+		s.ended[request] = ended
 	}
 	s.mu.Unlock()
+	if token(r) == ended {
+		s.refuse(w)
+		return
+	}
 	registry.ServeHTTP(w, r)
+}
+
+func (s *tokens) refuse(w http.ResponseWriter) {
+	w.Header().Set("WWW-Authenticate", `Bearer realm="http://localhost:5000/token",service="test"`)
+	registrytest.Deny(w, 401, "UNAUTHORIZED")
+}
+
+func token(r *http.Request) string {
+	return strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer ")
 }
 
 // A broken is a kind of request and how it is broken.
@@ -304,8 +314,8 @@ func TestFaults(t *testing.T) {
 	answer := func(status int, code string) func(*faulty) registrytest.Fault {
 		return always(registrytest.Answer(status, code))
 	}
-	var rows []string
-	for _, tt := range []broken{
+	documented := faultsTable(t)
+	faults := []broken{
 		{"asking how to authenticate: 503", down, of("GET ping", "")},
 		{"asking for a token: 429 with `Retry-After: 7`", tooMany, of("GET token", "")},
 		{"asking for a token: 503", down, of("GET token", "")},
@@ -354,27 +364,24 @@ func TestFaults(t *testing.T) {
 		{"writing the manifest: the answer is lost", lost, of("PUT manifests", faultyTarget)},
 		{"writing the manifest: the token expires", expired, of("PUT manifests", faultyTarget)},
 		{"writing the manifest: refused", answer(400, "MANIFEST_INVALID"), of("PUT manifests", faultyTarget)},
-	} {
-		row := "| " + tt.what
-		for _, times := range []int{2, 1 << 20} {
-			t.Run(fmt.Sprint(tt.what, "/", times), func(t *testing.T) {
+	}
+	for i, tt := range faults {
+		t.Run(tt.what, func(t *testing.T) {
+			row := "| " + tt.what
+			for _, times := range []int{2, 1 << 20} {
 				synctest.Test(t, func(t *testing.T) {
 					f := newFaulty(t, releases, bundles)
 					defer f.close()
 					row += " | " + f.suffer(t, tt, times)
 				})
-			})
-		}
-		rows = append(rows, row+" |")
+			}
+			if row += " |"; i >= len(documented) || row != documented[i] {
+				t.Errorf("row %d of the table in docs/registries.md is not\n%s", i+1, row)
+			}
+		})
 	}
-	documented := faultsTable(t)
-	for i, row := range rows {
-		if i >= len(documented) || row != documented[i] {
-			t.Errorf("docs/registries.md lacks the row %d\n%s", i+1, row)
-		}
-	}
-	if len(documented) > len(rows) {
-		t.Errorf("docs/registries.md has %d rows too many", len(documented)-len(rows))
+	if len(documented) != len(faults) {
+		t.Errorf("the table in docs/registries.md has %d rows instead of %d", len(documented), len(faults))
 	}
 }
 
