@@ -77,7 +77,7 @@ func (a *app) cacheCommand() *cobra.Command {
 	var infoOutput, pruneOutput output
 	info := &cobra.Command{
 		Use:   "info",
-		Short: "Show what is in the cache: wheels, bundle layers, and indexes of image layers",
+		Short: "Show what is in the cache: wheels, bundle layers, and what is known of images: indexes of their layers, configs",
 		Args:  noArgs,
 		RunE:  func(*cobra.Command, []string) error { return a.cacheInfo(infoOutput) },
 	}

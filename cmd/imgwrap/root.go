@@ -102,7 +102,7 @@ Exit codes: 0 done or nothing to do, 1 failed (registry, network, disk), 2 usage
 	flags := root.PersistentFlags()
 	flags.StringVar(&a.cacheDir, "cache-dir", "", "directory for bundles, wheels and indexes of layers (default: the user's cache directory, or $IMGWRAP_CACHE_DIR)")
 	a.cacheSize = defaultCacheSize
-	flags.Var(&a.cacheSize, "cache-size", "how much of the cache indexes of image layers may take, with K, M or G")
+	flags.Var(&a.cacheSize, "cache-size", "how much of the cache may hold what is known of images, with K, M or G")
 	flags.BoolVar(&a.offline, "offline", false, "use no package index: bundles must be in the cache or the registry")
 	flags.BoolVar(&a.insecure, "insecure", false, "allow registries over plain HTTP or with unknown certificates")
 	flags.IntVar(&a.jobs, "jobs", 4, "how many layers are read or pushed at the same time")
