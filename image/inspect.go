@@ -3,7 +3,6 @@ package image
 import (
 	"context"
 	"errors"
-	"fmt"
 
 	"github.com/imgwrap/imgwrap/image/python"
 )
@@ -82,10 +81,7 @@ func (w *Wrapper) Inspect(ctx context.Context, ref, interpreter string, platform
 	}
 	defer t.source.Close()
 	in, err := w.inspect(ctx, t, interpreter, platforms)
-	if err != nil && !named(err) {
-		err = fmt.Errorf("%s: %w", ref, err)
-	}
-	return in, err
+	return in, about(ref, err)
 }
 
 func (w *Wrapper) inspect(ctx context.Context, t *target, interpreter string, platforms []string) (*Inspection, error) {

@@ -44,17 +44,19 @@ func (w *Wrapper) open(ctx context.Context, ref string) (*target, error) {
 	t := &target{reference: s.Reference, source: s}
 	if err := w.look(ctx, t); err != nil {
 		s.Close()
-		if !named(err) {
-			err = fmt.Errorf("%s: %w", ref, err)
-		}
-		return nil, err
+		return nil, about(ref, err)
 	}
 	return t, nil
 }
 
+// rootOf is the root of a source's tree, before anything below it is read.
+func rootOf(s *registry.Source) *node {
+	return &node{descriptor: s.Root.Descriptor(), document: s.Root}
+}
+
 // look reads the documents of a target's source.
 func (w *Wrapper) look(ctx context.Context, t *target) error {
-	t.root = &node{descriptor: t.source.Root.Descriptor(), document: t.source.Root}
+	t.root = rootOf(t.source)
 	if err := w.grow(ctx, t.source, t.root); err != nil {
 		return err
 	}
@@ -159,10 +161,9 @@ func (t *target) unwrap() error {
 	default:
 		err = t.root.replace()
 	}
-	if t.root.children != nil {
-		for _, n := range t.root.images() {
-			n.source.index = t.root.indexes()
-		}
+	indexes := t.root.indexes()
+	for _, n := range t.root.images() {
+		n.source.index = indexes
 	}
 	return err
 }
@@ -212,7 +213,7 @@ func (t *target) restore(documents []registry.Document) error {
 		return err
 	}
 	found := t.source.Root
-	repository, _, _ := strings.Cut(sibling.source, "@")
+	repository := sibling.repository()
 	switch {
 	case now.MediaType != "" && now.MediaType != found.MediaType:
 		return &RefusedError{
@@ -364,30 +365,32 @@ func (n *node) choose(platforms []string) error {
 	if len(platforms) == 0 {
 		return nil
 	}
-	used := map[string]bool{}
-	for _, im := range images {
-		own := im.platform()
-		chosen := false
-		for _, wanted := range platforms {
-			spec, err := v1.ParsePlatform(wanted)
-			if err != nil || spec.OS == "" || spec.Architecture == "" {
-				return &UsageError{"--platform " + wanted + " is no platform", "write OS/ARCHITECTURE, such as linux/arm64"}
-			}
-			if own.Satisfies(*spec) {
-				used[wanted], chosen = true, true
+	specs := make([]*v1.Platform, len(platforms))
+	for i, wanted := range platforms {
+		spec, err := v1.ParsePlatform(wanted)
+		if err != nil || spec.OS == "" || spec.Architecture == "" {
+			return &UsageError{"--platform " + wanted + " is no platform", "write OS/ARCHITECTURE, such as linux/arm64"}
+		}
+		specs[i] = spec
+	}
+	chosen := map[*node]bool{}
+	for i, wanted := range platforms {
+		found := false
+		there := map[string]bool{}
+		for _, im := range images {
+			own := im.platform()
+			there[own.String()] = true
+			if own.Satisfies(*specs[i]) {
+				chosen[im], found = true, true
 			}
 		}
-		if !chosen {
-			im.kept, im.source = "not of the platforms asked for", nil
+		if !found {
+			return &UsageError{"--platform " + wanted + ": the image has none of it", "there is " + strings.Join(slices.Sorted(maps.Keys(there)), ", ")}
 		}
 	}
-	for _, wanted := range platforms {
-		if !used[wanted] {
-			there := map[string]bool{}
-			for _, im := range images {
-				there[im.platform().String()] = true
-			}
-			return &UsageError{"--platform " + wanted + ": the image has none of it", "there is " + strings.Join(slices.Sorted(maps.Keys(there)), ", ")}
+	for _, im := range images {
+		if !chosen[im] {
+			im.kept, im.source = "not of the platforms asked for", nil
 		}
 	}
 	return nil

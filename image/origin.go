@@ -33,6 +33,12 @@ type wrapping struct {
 	converted string
 }
 
+// repository is the one that the source was in.
+func (w *wrapping) repository() string {
+	repository, _, _ := strings.Cut(w.source, "@")
+	return repository
+}
+
 // originOf reads the labels of an image of one platform. It is nil if imgwrap
 // did not wrap the image. Of an image that was changed since there is no way
 // back: the error says what is different.

@@ -379,8 +379,7 @@ func (s *source) application() string {
 	if s.wrapped == nil {
 		return s.reference.Application()
 	}
-	repository, _, _ := strings.Cut(s.wrapped.source, "@")
-	return path.Base(repository)
+	return path.Base(s.wrapped.repository())
 }
 
 // planImage decides everything about wrapping an image of one platform. If no

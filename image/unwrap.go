@@ -35,10 +35,7 @@ func (w *Wrapper) Unwrap(ctx context.Context, ref string, to Destination) (*Unwr
 	}
 	defer t.source.Close()
 	report, err := w.unwrap(ctx, t, to)
-	if err != nil && !named(err) {
-		err = fmt.Errorf("%s: %w", ref, err)
-	}
-	return report, err
+	return report, about(ref, err)
 }
 
 func (w *Wrapper) unwrap(ctx context.Context, t *target, to Destination) (*UnwrapReport, error) {
@@ -102,7 +99,7 @@ func (w *Wrapper) unwrapped(t *target, to Destination) (registry.Reference, erro
 func (w *Wrapper) sourceTree(ctx context.Context, t *target) (*registry.Source, registry.Tree, error) {
 	tree := registry.Tree{Root: t.root.document}
 	var missing []string
-	label := ""
+	repository := ""
 	t.root.each(func(n *node) {
 		if n.missing {
 			missing = append(missing, n.descriptor.Digest.String())
@@ -112,14 +109,13 @@ func (w *Wrapper) sourceTree(ctx context.Context, t *target) (*registry.Source, 
 		}
 		if n.source != nil && n.source.wrapped != nil {
 			tree.Configs = append(tree.Configs, n.source.image.Config)
-			label = n.source.wrapped.source
+			repository = n.source.wrapped.repository()
 		}
 	})
 	if missing == nil {
 		return t.source, tree, nil
 	}
 	// What wrapping took out of the index is where the source was, if anywhere.
-	repository, _, _ := strings.Cut(label, "@")
 	places := slices.Compact([]string{t.reference.Repository(), repository})
 	var reasons []string
 	for _, place := range places {

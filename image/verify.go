@@ -89,16 +89,13 @@ func (w *Wrapper) Verify(ctx context.Context, ref string, opts VerifyOptions) (*
 		err = nil
 	}
 	if err != nil {
-		if !named(err) {
-			err = fmt.Errorf("%s: %w", ref, err)
-		}
-		return nil, err
+		return nil, about(ref, err)
 	}
 	return v, nil
 }
 
 func (v *Verification) verify(ctx context.Context, w *Wrapper, s *registry.Source, opts VerifyOptions) error {
-	t := &target{reference: s.Reference, source: s, root: &node{descriptor: s.Root.Descriptor(), document: s.Root}}
+	t := &target{reference: s.Reference, source: s, root: rootOf(s)}
 	if err := w.grow(ctx, s, t.root); err != nil {
 		return err
 	}

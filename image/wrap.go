@@ -133,15 +133,20 @@ func (w *Wrapper) plan(ctx context.Context, ref string, opts Options, check func
 		return nil, nil, err
 	}
 	p, err := w.planTarget(ctx, t, opts, check)
-	if err != nil && !named(err) {
-		err = fmt.Errorf("%s: %w", ref, err)
-	}
-	return t, p, err
+	return t, p, about(ref, err)
 }
 
 // named says whether an error says which image it is about.
 func named(err error) bool {
 	return errors.As(err, new(*registry.Error)) || errors.As(err, new(*registry.UnsupportedError)) || errors.As(err, new(*UsageError))
+}
+
+// about says which image an error is about, if it does not itself.
+func about(ref string, err error) error {
+	if err == nil || named(err) {
+		return err
+	}
+	return fmt.Errorf("%s: %w", ref, err)
 }
 
 func (w *Wrapper) planTarget(ctx context.Context, t *target, opts Options, check func(registry.Reference) error) (*Plan, error) {

@@ -50,11 +50,9 @@ func measureImages(ctx context.Context, args []string, stdout, stderr io.Writer)
 		return err
 	}
 	parts := map[string]func(context.Context) error{"app": b.app, "large": b.large}
-	names := strings.Split(b.parts, ",")
-	for _, name := range names {
-		if parts[name] == nil {
-			return fmt.Errorf("-parts %s: unknown part %q", b.parts, name)
-		}
+	names, err := choose(b.parts, parts)
+	if err != nil {
+		return err
 	}
 	if b.rounds < 1 || b.megabytes < 1 {
 		return errors.New("-rounds and -megabytes must be positive")
@@ -67,13 +65,7 @@ func measureImages(ctx context.Context, args []string, stdout, stderr io.Writer)
 	if err := b.prepare(ctx); err != nil {
 		return err
 	}
-	fmt.Fprintf(stdout, "Measured on %s, %s, OpenTelemetry %s.\n", machine(), time.Now().Format(time.DateOnly), release)
-	for _, name := range names {
-		if err := parts[name](ctx); err != nil {
-			return fmt.Errorf("measuring %s: %w", name, err)
-		}
-	}
-	return nil
+	return measure(ctx, stdout, names, parts)
 }
 
 // prepare builds the programs, the application's image and, by wrapping it, the

@@ -21,6 +21,7 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 )
 
 const recipes = "testdata/images"
@@ -44,6 +45,28 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		return errors.New("what to measure is missing: go run ./cmd/bench images, or runtime")
 	}
 	return subjects[args[0]](ctx, args[1:], stdout, stderr)
+}
+
+// choose returns the names in a flag's list of parts.
+func choose(list string, parts map[string]func(context.Context) error) ([]string, error) {
+	names := strings.Split(list, ",")
+	for _, name := range names {
+		if parts[name] == nil {
+			return nil, fmt.Errorf("-parts %s: unknown part %q", list, name)
+		}
+	}
+	return names, nil
+}
+
+// measure runs parts, one after the other.
+func measure(ctx context.Context, stdout io.Writer, names []string, parts map[string]func(context.Context) error) error {
+	fmt.Fprintf(stdout, "Measured on %s, %s, OpenTelemetry %s.\n", machine(), time.Now().Format(time.DateOnly), release)
+	for _, name := range names {
+		if err := parts[name](ctx); err != nil {
+			return fmt.Errorf("measuring %s: %w", name, err)
+		}
+	}
+	return nil
 }
 
 // machine describes what the figures were measured on.

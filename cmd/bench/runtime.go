@@ -71,11 +71,9 @@ func measureRuntime(ctx context.Context, args []string, stdout, stderr io.Writer
 		return err
 	}
 	parts := map[string]func(context.Context) error{"start": b.start, "export": b.export, "load": b.load, "memory": b.memory}
-	names := strings.Split(b.parts, ",")
-	for _, name := range names {
-		if parts[name] == nil {
-			return fmt.Errorf("-parts %s: unknown part %q", b.parts, name)
-		}
+	names, err := choose(b.parts, parts)
+	if err != nil {
+		return err
 	}
 	if b.rounds < 1 || b.samples < 1 || b.connections < 1 || b.requests < 1 || b.duration < 3*time.Second {
 		return errors.New("-rounds, -samples, -connections and -requests must be positive, -duration at least 3s")
@@ -95,13 +93,7 @@ func measureRuntime(ctx context.Context, args []string, stdout, stderr io.Writer
 	if err := b.prepare(ctx, server.URL); err != nil {
 		return err
 	}
-	fmt.Fprintf(stdout, "Measured on %s, %s, OpenTelemetry %s.\n", machine(), time.Now().Format(time.DateOnly), release)
-	for _, name := range names {
-		if err := parts[name](ctx); err != nil {
-			return fmt.Errorf("measuring %s: %w", name, err)
-		}
-	}
-	return nil
+	return measure(ctx, stdout, names, parts)
 }
 
 // prepare makes the images.

@@ -2,12 +2,10 @@ package testbed
 
 import (
 	"context"
-	"crypto/sha256"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 )
 
@@ -21,7 +19,7 @@ type BuildKit struct {
 // BuildKit starts a buildkitd, which runs until the bed is closed. It is built
 // from the module beside Options.Recipes if the cache does not have it.
 func (b *Bed) BuildKit(ctx context.Context) (*BuildKit, error) {
-	programs, err := b.buildkit(ctx)
+	programs, err := b.module(ctx, "buildkit", "tool")
 	if err != nil {
 		return nil, fmt.Errorf("building BuildKit: %w", err)
 	}
@@ -50,23 +48,6 @@ func (b *Bed) BuildKit(ctx context.Context) (*BuildKit, error) {
 	// No mount outlives it. Not bound to ctx: it runs until Close.
 	cmd := exec.Command("unshare", "--mount", filepath.Join(programs, "buildkitd"), "--config", conf)
 	return k, b.startServer(ctx, k.socket, cmd)
-}
-
-// buildkit returns the directory of buildkitd and buildctl.
-func (b *Bed) buildkit(ctx context.Context) (string, error) {
-	b.building.Lock()
-	defer b.building.Unlock()
-	module := filepath.Join(filepath.Dir(b.recipes), "buildkit")
-	key := sha256.New()
-	fmt.Fprintln(key, runtime.GOARCH)
-	if err := hashFiles(key, module); err != nil {
-		return "", err
-	}
-	return b.cached(fmt.Sprintf("buildkit-%x", key.Sum(nil)[:8]), func(dst string) error {
-		fmt.Fprintln(b.log, "building BuildKit")
-		return run(ctx, []string{"CGO_ENABLED=0"}, "go", "-C", module, "build", "-mod=readonly", "-trimpath", "-buildvcs=false",
-			"-ldflags=-s -w", "-o", dst, "tool")
-	})
 }
 
 func (k *BuildKit) addr() string { return "unix://" + k.socket }

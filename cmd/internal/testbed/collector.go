@@ -2,12 +2,10 @@ package testbed
 
 import (
 	"context"
-	"crypto/sha256"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"syscall"
 )
 
@@ -33,7 +31,7 @@ func (b *Bed) StartCollector(ctx context.Context) (*Collector, error) {
 }
 
 func (b *Bed) startCollector(ctx context.Context) (*Collector, error) {
-	program, err := b.collector(ctx)
+	dir, err := b.module(ctx, "collector", ".")
 	if err != nil {
 		return nil, err
 	}
@@ -41,7 +39,8 @@ func (b *Bed) startCollector(ctx context.Context) (*Collector, error) {
 	if err != nil {
 		return nil, err
 	}
-	dir, err := os.MkdirTemp(b.dir, "collector-")
+	program := filepath.Join(dir, "collector")
+	dir, err = os.MkdirTemp(b.dir, "collector-")
 	if err != nil {
 		return nil, err
 	}
@@ -73,24 +72,6 @@ service:
 		return nil, fmt.Errorf("%w\n%s", err, tail(c.output.String()))
 	}
 	return c, nil
-}
-
-// collector returns the path of the program.
-func (b *Bed) collector(ctx context.Context) (string, error) {
-	b.building.Lock()
-	defer b.building.Unlock()
-	module := filepath.Join(filepath.Dir(b.recipes), "collector")
-	key := sha256.New()
-	fmt.Fprintln(key, runtime.GOARCH)
-	if err := hashFiles(key, module); err != nil {
-		return "", err
-	}
-	dir, err := b.cached(fmt.Sprintf("collector-%x", key.Sum(nil)[:8]), func(dst string) error {
-		fmt.Fprintln(b.log, "building the OpenTelemetry Collector")
-		return run(ctx, []string{"CGO_ENABLED=0"}, "go", "-C", module, "build", "-mod=readonly", "-trimpath", "-buildvcs=false",
-			"-ldflags=-s -w", "-o", filepath.Join(dst, "collector"), ".")
-	})
-	return filepath.Join(dir, "collector"), err
 }
 
 // URL is the endpoint, as OTEL_EXPORTER_OTLP_ENDPOINT has it.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
-	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
@@ -12,7 +11,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"time"
 )
@@ -47,7 +45,7 @@ func (b *Bed) DockerRegistry(ctx context.Context) (string, error) {
 // It is built from the module beside Options.Recipes if the cache does not have
 // it.
 func (b *Bed) Distribution(ctx context.Context, realm string, tokens *Tokens) (string, error) {
-	program, err := b.distribution(ctx)
+	programs, err := b.module(ctx, "distribution", ".")
 	if err != nil {
 		return "", fmt.Errorf("building distribution: %w", err)
 	}
@@ -63,7 +61,7 @@ func (b *Bed) Distribution(ctx context.Context, realm string, tokens *Tokens) (s
 	if err := os.WriteFile(file, keys, 0o644); err != nil {
 		return "", err
 	}
-	return b.startDistribution(ctx, program, dir, map[string]any{
+	return b.startDistribution(ctx, filepath.Join(programs, "distribution"), dir, map[string]any{
 		"token": map[string]any{"realm": realm, "service": tokenService, "issuer": tokenIssuer, "jwks": file},
 	})
 }
@@ -96,24 +94,6 @@ func (b *Bed) startDistribution(ctx context.Context, program, dir string, auth m
 	defer b.servers.mu.Unlock()
 	// Not bound to ctx: it runs until Close.
 	return addr, b.startServer(ctx, addr, exec.Command(program, "serve", file))
-}
-
-// distribution returns the path of the program.
-func (b *Bed) distribution(ctx context.Context) (string, error) {
-	b.building.Lock()
-	defer b.building.Unlock()
-	module := filepath.Join(filepath.Dir(b.recipes), "distribution")
-	key := sha256.New()
-	fmt.Fprintln(key, runtime.GOARCH)
-	if err := hashFiles(key, module); err != nil {
-		return "", err
-	}
-	dir, err := b.cached(fmt.Sprintf("distribution-%x", key.Sum(nil)[:8]), func(dst string) error {
-		fmt.Fprintln(b.log, "building distribution, the registry")
-		return run(ctx, []string{"CGO_ENABLED=0"}, "go", "-C", module, "build", "-mod=readonly", "-trimpath", "-buildvcs=false",
-			"-ldflags=-s -w", "-o", filepath.Join(dst, "distribution"), ".")
-	})
-	return filepath.Join(dir, "distribution"), err
 }
 
 // Tokens is a token server (distribution, "Token Authentication Specification").

@@ -14,6 +14,7 @@ package testbed
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -22,6 +23,7 @@ import (
 	"os/exec"
 	"path"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -156,6 +158,25 @@ func (b *Bed) GoBuild(ctx context.Context, pkg string) (string, error) {
 	program := filepath.Join(b.dir, "bin", path.Base(pkg))
 	err := run(ctx, []string{"CGO_ENABLED=0"}, "go", "build", "-trimpath", "-buildvcs=false", "-o", program, pkg)
 	return program, err
+}
+
+// module returns the directory of the programs of a module of tools, which lies
+// beside Options.Recipes. They are built if the cache does not have them: pkg is
+// what go build takes, "tool" for those that the module names as its tools.
+func (b *Bed) module(ctx context.Context, name, pkg string) (string, error) {
+	b.building.Lock()
+	defer b.building.Unlock()
+	dir := filepath.Join(filepath.Dir(b.recipes), name)
+	key := sha256.New()
+	fmt.Fprintln(key, runtime.GOARCH)
+	if err := hashFiles(key, dir); err != nil {
+		return "", err
+	}
+	return b.cached(fmt.Sprintf("%s-%x", name, key.Sum(nil)[:8]), func(dst string) error {
+		fmt.Fprintf(b.log, "building %s\n", name)
+		return run(ctx, []string{"CGO_ENABLED=0"}, "go", "-C", dir, "build", "-mod=readonly", "-trimpath", "-buildvcs=false",
+			"-ldflags=-s -w", "-o", dst+string(filepath.Separator), pkg)
+	})
 }
 
 func (b *Bed) startRegistry(ctx context.Context) error {
