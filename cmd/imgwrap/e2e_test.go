@@ -132,6 +132,23 @@ func build(t *testing.T, bed *testbed.Bed) imgwrap {
 	return imgwrap{program, filepath.Join(bed.Cache(), "imgwrap")}
 }
 
+// newCache returns a cache directory that is empty but for parts of the one that
+// all tests share.
+func (w imgwrap) newCache(t *testing.T, parts ...string) string {
+	t.Helper()
+	dir := t.TempDir()
+	for _, part := range parts {
+		shared := filepath.Join(w.cache, part)
+		if err := os.MkdirAll(shared, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Symlink(shared, filepath.Join(dir, part)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
 // run runs imgwrap and returns its standard output.
 func (w imgwrap) run(t *testing.T, args ...string) string {
 	t.Helper()

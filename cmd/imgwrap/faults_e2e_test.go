@@ -79,12 +79,7 @@ func newFront(t *testing.T, bed *testbed.Bed, w imgwrap, start func(realm string
 	f.Start()
 	t.Cleanup(f.Close)
 	// Bundles are those that all tests share; what is known of layers is not.
-	f.cache = t.TempDir()
-	for _, shared := range []string{"layers", "wheels"} {
-		if err := os.Symlink(filepath.Join(w.cache, shared), filepath.Join(f.cache, shared)); err != nil {
-			t.Fatal(err)
-		}
-	}
+	f.cache = w.newCache(t, "layers", "wheels")
 	return f
 }
 

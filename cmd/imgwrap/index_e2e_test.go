@@ -392,10 +392,7 @@ func (x indexes) reproduce(repository, source string) {
 	x.Helper()
 	_, want, _ := strings.Cut(strings.TrimSpace(x.imgwrap.run(x.T, source, "-t", "here")), "@")
 	for _, machine := range []struct{ processors, jobs string }{{"1", "1"}, {"2", "8"}} {
-		cache := x.TempDir()
-		if err := os.Symlink(filepath.Join(x.imgwrap.cache, "wheels"), filepath.Join(cache, "wheels")); err != nil {
-			x.Fatal(err)
-		}
+		cache := x.imgwrap.newCache(x.T, "wheels")
 		// Nothing is there yet: every layer has to be made.
 		to := fmt.Sprintf("%s/%s/machine-%s:1", x.bed.Registry(), repository, machine.processors)
 		cmd := exec.CommandContext(x.Context(), x.imgwrap.program, "--cache-dir", cache, "--jobs", machine.jobs, source, "-t", to)
