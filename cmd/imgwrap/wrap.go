@@ -9,19 +9,93 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/imgwrap/imgwrap/image"
 	"github.com/imgwrap/imgwrap/image/instrument"
 	"github.com/imgwrap/imgwrap/image/registry"
 )
 
+// choiceFlags are those that choose among releases and instrumentations.
+type choiceFlags struct {
+	options instrument.Options
+	bounds  string
+}
+
+func (f *choiceFlags) register(flags *pflag.FlagSet) {
+	o := &f.options
+	flags.StringVar(&o.Release, "release", "", "OpenTelemetry release, 1.27.0 or 0.48b0 (default: the newest that fits)")
+	flags.StringSliceVar(&o.Instrument, "instrument", nil, "instrumentations to add to those that are found")
+	flags.StringSliceVar(&o.Without, "without", nil, "instrumentations to leave out")
+	flags.StringVar(&f.bounds, "bounds", "", "strict: only releases whose every bound holds; proven: the newest that is known to work (default: strict, then proven)")
+	flags.StringSliceVar(&o.AllowConflict, "allow-conflict", nil, "distributions of the app whose version may be outside what OpenTelemetry asks for")
+}
+
+func (f *choiceFlags) resolve() (instrument.Options, error) {
+	o := f.options
+	o.Bounds = instrument.Bounds(f.bounds)
+	if !slices.Contains([]instrument.Bounds{instrument.BoundsAuto, instrument.BoundsStrict, instrument.BoundsProven}, o.Bounds) {
+		return instrument.Options{}, &usageError{fmt.Sprintf("--bounds %s", f.bounds), "use --bounds strict or --bounds proven"}
+	}
+	return o, nil
+}
+
+// settingsFlags are those that become OTEL_* variables.
+type settingsFlags struct {
+	settings       image.Settings
+	logCorrelation bool
+	flags          *pflag.FlagSet
+}
+
+// register adds the flags. service says what names the service where none of
+// them does.
+func (f *settingsFlags) register(flags *pflag.FlagSet, service string) {
+	f.flags = flags
+	s := &f.settings
+	flags.StringVar(&s.Endpoint, "endpoint", "", "OTEL_EXPORTER_OTLP_ENDPOINT, such as http://collector:4318")
+	flags.StringVar(&s.Protocol, "protocol", "", "OTEL_EXPORTER_OTLP_PROTOCOL (default: http/protobuf)")
+	flags.StringVar(&s.TracesExporter, "traces-exporter", "", "OTEL_TRACES_EXPORTER (default: otlp)")
+	flags.StringVar(&s.MetricsExporter, "metrics-exporter", "", "OTEL_METRICS_EXPORTER (default: none)")
+	flags.StringVar(&s.LogsExporter, "logs-exporter", "", "OTEL_LOGS_EXPORTER (default: none)")
+	flags.StringVar(&s.ServiceName, "service-name", "", "OTEL_SERVICE_NAME (default: "+service+")")
+	flags.StringVar(&s.Application, "application", "", "application=… in OTEL_RESOURCE_ATTRIBUTES")
+	flags.StringArrayVar(&s.ResourceAttributes, "resource-attribute", nil, "KEY=VALUE in OTEL_RESOURCE_ATTRIBUTES (repeatable)")
+	flags.StringVar(&s.Propagators, "propagators", "", "OTEL_PROPAGATORS: b3, jaeger, xray, ottrace (with W3C behind it) or a list")
+	flags.BoolVar(&f.logCorrelation, "log-correlation", false, "OTEL_PYTHON_LOG_CORRELATION: trace and span IDs in the app's log lines")
+}
+
+func (f *settingsFlags) resolve() image.Settings {
+	s := f.settings
+	if f.flags.Changed("log-correlation") {
+		s.LogCorrelation = strconv.FormatBool(f.logCorrelation)
+	}
+	return s
+}
+
+// activations are the ways that --activate names.
+func activations(names []string) ([]image.Activation, error) {
+	const remedy = "use --activate entrypoint, --activate environment or --activate entrypoint,environment"
+	var ways []image.Activation
+	for _, name := range names {
+		a := image.Activation(name)
+		if a != image.ByEntrypoint && a != image.ByEnvironment {
+			return nil, &usageError{fmt.Sprintf("--activate %s", name), remedy}
+		}
+		ways = append(ways, a)
+	}
+	if len(ways) == 0 {
+		return nil, &usageError{"--activate names no way", remedy}
+	}
+	return ways, nil
+}
+
 // wrapFlags are the flags of wrap and plan.
 type wrapFlags struct {
-	options        image.Options
-	logCorrelation bool
-	dryRun         bool
-	bounds         string
-	activate       []string
+	options  image.Options
+	choice   choiceFlags
+	settings settingsFlags
+	dryRun   bool
+	activate []string
 	output
 }
 
@@ -31,11 +105,7 @@ func (f *wrapFlags) register(cmd *cobra.Command) {
 	flags.StringVarP(&o.Destination.Tag, "tag", "t", "", `destination: a tag, a whole reference, or a template such as '{{.Repository}}-otel:{{.Tag}}' (default: the source's tag and "-otel")`)
 	flags.BoolVar(&o.Destination.InPlace, "in-place", false, "move the source's own tag to the wrapped image")
 	flags.StringVar(&o.Python, "python", "", "path of the app's interpreter in the image, where the entry command does not tell")
-	flags.StringVar(&o.Instrument.Release, "release", "", "OpenTelemetry release, 1.27.0 or 0.48b0 (default: the newest that fits)")
-	flags.StringSliceVar(&o.Instrument.Instrument, "instrument", nil, "instrumentations to add to those that are found")
-	flags.StringSliceVar(&o.Instrument.Without, "without", nil, "instrumentations to leave out")
-	flags.StringVar(&f.bounds, "bounds", "", "strict: only releases whose every bound holds; proven: the newest that is known to work (default: strict, then proven)")
-	flags.StringSliceVar(&o.Instrument.AllowConflict, "allow-conflict", nil, "distributions of the image whose version may be outside what OpenTelemetry asks for")
+	f.choice.register(flags)
 	flags.StringSliceVar(&f.activate, "activate", []string{string(image.ByEntrypoint)}, "entrypoint: the launcher goes in front of ENTRYPOINT; environment: PYTHONPATH is set, for containers with a command of their own; or both")
 	flags.StringSliceVar(&o.Platforms, "platform", nil, "of an index, the platforms to wrap, such as linux/arm64 (default: all)")
 	flags.BoolVar(&o.SkipUnsupported, "skip-unsupported", false, "leave the images of an index as they are that cannot be wrapped, instead of refusing all")
@@ -44,18 +114,7 @@ func (f *wrapFlags) register(cmd *cobra.Command) {
 	flags.StringVar(&o.Layers, "layers", "", "`REPOSITORY` in the destination's registry to mount the layers from that many images share; what it lacks is put there first")
 	flags.BoolVar(&o.Bytecode, "bytecode", false, "add bytecode from the cache, see imgwrap layer build --bytecode: the app starts faster")
 
-	s := &o.Settings
-	flags.StringVar(&s.Endpoint, "endpoint", "", "OTEL_EXPORTER_OTLP_ENDPOINT, such as http://collector:4318")
-	flags.StringVar(&s.Protocol, "protocol", "", "OTEL_EXPORTER_OTLP_PROTOCOL (default: http/protobuf)")
-	flags.StringVar(&s.TracesExporter, "traces-exporter", "", "OTEL_TRACES_EXPORTER (default: otlp)")
-	flags.StringVar(&s.MetricsExporter, "metrics-exporter", "", "OTEL_METRICS_EXPORTER (default: none)")
-	flags.StringVar(&s.LogsExporter, "logs-exporter", "", "OTEL_LOGS_EXPORTER (default: none)")
-	flags.StringVar(&s.ServiceName, "service-name", "", "OTEL_SERVICE_NAME (default: the repository's last component)")
-	flags.StringVar(&s.Application, "application", "", "application=… in OTEL_RESOURCE_ATTRIBUTES")
-	flags.StringArrayVar(&s.ResourceAttributes, "resource-attribute", nil, "KEY=VALUE in OTEL_RESOURCE_ATTRIBUTES (repeatable)")
-	flags.StringVar(&s.Propagators, "propagators", "", "OTEL_PROPAGATORS: b3, jaeger, xray, ottrace (with W3C behind it) or a list")
-	flags.BoolVar(&f.logCorrelation, "log-correlation", false, "OTEL_PYTHON_LOG_CORRELATION: trace and span IDs in the app's log lines")
-
+	f.settings.register(flags, "the repository's last component")
 	flags.BoolVar(&f.dryRun, "dry-run", false, "print the plan, write nothing")
 	f.output.register(flags)
 }
@@ -65,28 +124,19 @@ func (f *wrapFlags) register(cmd *cobra.Command) {
 const maxEpoch = 253402300799
 
 // resolve completes the options from the flags and the environment.
-func (f *wrapFlags) resolve(cmd *cobra.Command, getenv func(string) string) (image.Options, error) {
+func (f *wrapFlags) resolve(getenv func(string) string) (image.Options, error) {
 	o := f.options
 	o.Version = imgwrapVersion()
-	o.Instrument.Bounds = instrument.Bounds(f.bounds)
-	if !slices.Contains([]instrument.Bounds{instrument.BoundsAuto, instrument.BoundsStrict, instrument.BoundsProven}, o.Instrument.Bounds) {
-		return image.Options{}, &usageError{fmt.Sprintf("--bounds %s", f.bounds), "use --bounds strict or --bounds proven"}
+	o.Settings = f.settings.resolve()
+	var err error
+	if o.Instrument, err = f.choice.resolve(); err != nil {
+		return image.Options{}, err
+	}
+	if o.Activate, err = activations(f.activate); err != nil {
+		return image.Options{}, err
 	}
 	if !slices.Contains([]image.AttestationPolicy{image.DropAttestations, image.KeepAttestations, image.FailAttestations}, o.Attestations) {
 		return image.Options{}, &usageError{fmt.Sprintf("--attestations %s", o.Attestations), "use drop, keep or fail"}
-	}
-	for _, way := range f.activate {
-		a := image.Activation(way)
-		if a != image.ByEntrypoint && a != image.ByEnvironment {
-			return image.Options{}, &usageError{fmt.Sprintf("--activate %s", way), "use --activate entrypoint, --activate environment or --activate entrypoint,environment"}
-		}
-		o.Activate = append(o.Activate, a)
-	}
-	if len(o.Activate) == 0 {
-		return image.Options{}, &usageError{"--activate names no way", "use --activate entrypoint, --activate environment or --activate entrypoint,environment"}
-	}
-	if cmd.Flags().Changed("log-correlation") {
-		o.Settings.LogCorrelation = strconv.FormatBool(f.logCorrelation)
 	}
 	// https://reproducible-builds.org/specs/source-date-epoch/
 	if epoch := getenv("SOURCE_DATE_EPOCH"); epoch != "" {
@@ -124,7 +174,7 @@ func (a *app) planCommand() *cobra.Command {
 }
 
 func (a *app) wrap(cmd *cobra.Command, ref string, flags *wrapFlags) error {
-	opts, err := flags.resolve(cmd, a.getenv)
+	opts, err := flags.resolve(a.getenv)
 	if err != nil {
 		return err
 	}
