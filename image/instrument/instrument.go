@@ -27,10 +27,23 @@ import (
 	"github.com/imgwrap/imgwrap/layer/pep508"
 )
 
-// Distribution is a package that the image's interpreter finds on its path.
+// Distribution is a package that the image's interpreter finds on its path, or
+// will find: of a project that is yet to be installed, the version may not be
+// known.
 type Distribution struct {
 	Name    string // as its metadata spells it
 	Version string
+	// Range is what the version will be in where it is not known (PEP 440), such
+	// as ">=2,<3". A requirement holds if some version in it would do.
+	Range string
+}
+
+// String returns the name with what is known of the version.
+func (d Distribution) String() string {
+	if d.Version == "" {
+		return d.Name + d.Range
+	}
+	return d.Name + " " + d.Version
 }
 
 // Environment is what the choice depends on.
@@ -325,7 +338,8 @@ func (c *Choice) reason(opts Options) string {
 type installed struct {
 	Distribution
 	version pep440.Version
-	known   bool // whether version could be parsed
+	known   bool               // whether version could be parsed
+	open    *pep440.Specifiers // what the version will be in; nil if there is one
 }
 
 // view is one release as seen from one environment.
@@ -359,7 +373,13 @@ func newView(r *catalog.Release, env Environment, allow []string, tier bool) *vi
 			continue // the first on sys.path is the one that is imported
 		}
 		version, err := pep440.Parse(d.Version)
-		v.image[name] = installed{Distribution: d, version: version, known: err == nil}
+		own := installed{Distribution: d, version: version, known: err == nil}
+		if d.Version == "" {
+			if within, err := pep440.ParseSpecifiers(d.Range); err == nil {
+				own.open = &within
+			}
+		}
+		v.image[name] = own
 	}
 	for _, d := range r.Distributions {
 		v.bundle[pep508.Normalize(d.Name)] = d
@@ -530,12 +550,15 @@ func (w *walk) train(v *view) {
 		if !ok || !strings.HasPrefix(d.Name, "opentelemetry-") || own.Version == d.Version {
 			continue
 		}
+		if exact, err := pep440.ParseSpecifiers("==" + d.Version); own.open != nil && err == nil && own.open.Overlaps(exact) {
+			continue
+		}
 		if d.Version != v.release.Version && d.Version != v.release.Contrib {
 			continue // a propagator with a numbering of its own
 		}
 		told := func(c Conflict) bool { return c.Name == d.Name }
 		if !slices.ContainsFunc(slices.Concat(w.conflicts, w.allowed, w.proven), told) {
-			w.add(v, Conflict{By: "this release", Requirement: d.Name + "==" + d.Version, Name: d.Name, Found: own.Version})
+			w.add(v, Conflict{By: "this release", Requirement: d.Name + "==" + d.Version, Name: d.Name, Found: own.found()})
 		}
 	}
 }
@@ -546,7 +569,7 @@ func (w *walk) train(v *view) {
 func (v *view) check(by string, req pep508.Requirement, name string) (Conflict, bool) {
 	c := Conflict{By: by, Requirement: req.Name + req.Specifiers.String(), Name: name}
 	if d, ok := v.image[name]; ok {
-		c.Found = d.Version
+		c.Found = d.found()
 		return c, v.satisfies(d, req)
 	}
 	d, ok := v.bundle[name]
@@ -558,9 +581,25 @@ func (v *view) check(by string, req pep508.Requirement, name string) (Conflict, 
 	return c, err == nil && req.Specifiers.Contains(version)
 }
 
+// state is "installed", or "asked for" if the version is yet to be chosen.
+func (d installed) state() string {
+	if d.open != nil {
+		return "asked for"
+	}
+	return "installed"
+}
+
+// found is the version, or the range it will be in.
+func (d installed) found() string {
+	return cmp.Or(d.Version, d.Range, "in any version")
+}
+
 func (v *view) satisfies(d installed, req pep508.Requirement) bool {
 	if req.Specifiers.String() == "" {
 		return true
+	}
+	if d.open != nil {
+		return d.open.Overlaps(req.Specifiers)
 	}
 	return d.known && req.Specifiers.Contains(d.version)
 }
@@ -663,9 +702,9 @@ func (v *view) library(i catalog.Instrumentation) (library, reason, near string)
 			continue
 		}
 		if v.satisfies(d, req) {
-			return d.Name + " " + d.Version, fmt.Sprintf("%s %s is installed", d.Name, d.Version), ""
+			return d.String(), d.String() + " is " + d.state(), ""
 		}
-		near = fmt.Sprintf("%s %s is installed, this release instruments %s", d.Name, d.Version, row)
+		near = fmt.Sprintf("%s is %s, this release instruments %s", d, d.state(), row)
 	}
 	return "", "", near
 }

@@ -92,7 +92,7 @@ func environment(python string, distributions ...string) Environment {
 	env := Environment{Python: python, Machine: "x86_64"}
 	for _, d := range distributions {
 		name, version, _ := strings.Cut(d, " ")
-		env.Distributions = append(env.Distributions, Distribution{name, version})
+		env.Distributions = append(env.Distributions, Distribution{Name: name, Version: version})
 	}
 	return env
 }
@@ -418,5 +418,39 @@ func TestNewestFastAPI(t *testing.T) {
 	var none *NoReleaseError
 	if _, err := Choose(c, env, Options{Bounds: BoundsStrict}); !errors.As(err, &none) {
 		t.Errorf("strictly: %v, want a NoReleaseError", err)
+	}
+}
+
+// TestChooseUnlocked is about distributions whose version is yet to be chosen,
+// by whoever installs them.
+func TestChooseUnlocked(t *testing.T) {
+	for _, tt := range []struct {
+		name, distribution, within string
+		release, refused           string
+		selected                   bool // flask
+	}{
+		{"any version will do", "Flask", "", "1.45.1", "", true},
+		{"some version in the range will do", "Flask", ">=2,<4", "1.45.1", "", true},
+		{"none will", "flask", "<0.9", "1.45.1", "", false},
+		{"of what the core asks for too", "protobuf", ">=3.20,<5", "1.17.0", "the image has protobuf >=3.20,<5", false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			env := environment("3.11")
+			env.Distributions = []Distribution{{Name: tt.distribution, Range: tt.within}}
+			choice, err := Choose(testCatalog(), env, Options{Bounds: BoundsStrict})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if choice.Release.Version != tt.release {
+				t.Errorf("release %s, want %s", choice.Release.Version, tt.release)
+			}
+			selected := slices.ContainsFunc(choice.Selected, func(s Selection) bool { return s.Name == "flask" })
+			if selected != tt.selected {
+				t.Errorf("flask selected: %t, want %t; %+v", selected, tt.selected, choice.LeftOut)
+			}
+			if tt.refused != "" && (len(choice.Refused) == 0 || !strings.Contains(choice.Refused[0].Reasons()[0], tt.refused)) {
+				t.Errorf("refused %+v, want %q", choice.Refused, tt.refused)
+			}
+		})
 	}
 }
