@@ -1,0 +1,5 @@
+#!/bin/sh
+set -e
+
+# Migrations would run here.
+exec "$@"

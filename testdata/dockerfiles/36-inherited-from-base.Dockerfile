@@ -1,0 +1,2 @@
+FROM registry.example.com/base/entry:1
+COPY . /app

@@ -1,0 +1,6 @@
+ARG PYTHON_VERSION=3.11
+ARG VARIANT=slim
+FROM python:${PYTHON_VERSION}-${VARIANT}
+ARG VARIANT
+LABEL variant=$VARIANT
+CMD ["python", "-m", "shop"]

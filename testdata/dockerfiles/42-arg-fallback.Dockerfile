@@ -1,0 +1,3 @@
+ARG BASE
+FROM ${BASE:-python:3.11-slim}
+CMD ["python", "-m", "shop"]

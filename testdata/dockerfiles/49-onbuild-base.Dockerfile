@@ -1,0 +1,2 @@
+FROM registry.example.com/base/onbuild:1
+EXPOSE 80

@@ -1,0 +1,3 @@
+FROM python:3.11-slim
+HEALTHCHECK CMD curl -f http://localhost/ || exit 1
+CMD ["python", "app.py"]

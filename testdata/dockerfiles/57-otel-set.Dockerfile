@@ -1,0 +1,6 @@
+FROM python:3.11-slim
+ARG COLLECTOR=http://collector:4318
+ENV OTEL_EXPORTER_OTLP_ENDPOINT=$COLLECTOR \
+    OTEL_SERVICE_NAME=shop \
+    OTEL_METRICS_EXPORTER=otlp
+CMD ["python", "app.py"]

@@ -1,0 +1,3 @@
+FROM python:3.11-slim
+RUN pip install ddtrace
+CMD ["ddtrace-run", "python", "app.py"]

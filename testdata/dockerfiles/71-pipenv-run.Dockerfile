@@ -1,0 +1,7 @@
+FROM python:3.11-slim
+RUN pip install pipenv
+WORKDIR /app
+COPY . .
+RUN pipenv sync
+ENTRYPOINT ["pipenv", "run"]
+CMD ["python", "app.py"]

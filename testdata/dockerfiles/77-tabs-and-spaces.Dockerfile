@@ -1,0 +1,7 @@
+FROM	python:3.11-slim
+
+
+	 
+CMD	[ "python" , "app.py" ]  	
+
+

@@ -1,0 +1,3 @@
+FROM registry.example.com/private/base:1
+COPY . /app
+CMD ["serve"]
