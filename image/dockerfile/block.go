@@ -1,0 +1,389 @@
+package dockerfile
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// Block is what is put at the end of a stage. What is empty is left out.
+type Block struct {
+	// Copies are taken from other images.
+	Copies []Copy
+	// Run is a command for a shell, on one line. It runs as RunUser, and what
+	// follows it as User; empty ones leave the user as it is.
+	Run, RunUser, User string
+	Env, Labels        []Variable
+	// Entrypoint and Cmd replace those of the stage, unless they are nil.
+	Entrypoint, Cmd []string
+}
+
+// Copy is a directory of another image.
+type Copy struct {
+	From string // reference of the image
+	Path string // there and here
+}
+
+// Variable is an environment variable or a label.
+type Variable struct {
+	Name, Value string
+	// Before has the value that there is already, if any, follow this one behind
+	// a colon.
+	Before bool
+	// Default leaves the value that there is already, if any.
+	Default bool
+}
+
+// The lines that enclose a block.
+const (
+	beginMark = "# imgwrap:begin"
+	endMark   = "# imgwrap:end"
+	// cutMark is a line of a block with what had to be taken off the end of the
+	// instruction before it.
+	cutMark = "# imgwrap:continued "
+
+	beginLine = beginMark + " (written by imgwrap dockerfile; --undo removes it)"
+)
+
+// lines are those of the block, without line endings.
+func (b Block) lines(escape rune, cut string) ([]string, error) {
+	lines := []string{beginLine}
+	if cut != "" {
+		lines = append(lines, cutMark+strconv.Quote(cut))
+	}
+	for _, c := range b.Copies {
+		lines = append(lines, fmt.Sprintf("COPY --from=%s %s %s", c.From, c.Path, c.Path))
+	}
+	if b.Run != "" {
+		if b.RunUser != "" {
+			lines = append(lines, "USER "+quote(b.RunUser, escape))
+		}
+		lines = append(lines, "RUN "+b.Run)
+		if b.User != "" {
+			lines = append(lines, "USER "+quote(b.User, escape))
+		}
+	}
+	for _, v := range b.Env {
+		value := quote(v.Value, escape)
+		switch {
+		case v.Before:
+			value = fmt.Sprintf(`"%s${%s:+:$%s}"`, escaped(v.Value, escape), v.Name, v.Name)
+		case v.Default:
+			value = fmt.Sprintf(`"${%s:-%s}"`, v.Name, escaped(v.Value, escape, '}', '\''))
+		}
+		lines = append(lines, "ENV "+v.Name+"="+value)
+	}
+	for _, v := range b.Labels {
+		lines = append(lines, "LABEL "+v.Name+"="+quote(v.Value, escape))
+	}
+	for _, c := range []struct {
+		name string
+		args []string
+	}{{Entrypoint, b.Entrypoint}, {Cmd, b.Cmd}} {
+		if c.args == nil {
+			continue
+		}
+		args, err := list(c.args)
+		if err != nil {
+			return nil, err
+		}
+		lines = append(lines, c.name+" "+args)
+	}
+	lines = append(lines, endMark)
+	for _, l := range lines {
+		if strings.ContainsAny(l, "\r\n\x00") {
+			return nil, &Error{Problem: fmt.Sprintf("%q cannot be written on one line", l)}
+		}
+	}
+	return lines, nil
+}
+
+// list writes the JSON form of a command. Variables are not replaced in it.
+func list(args []string) (string, error) {
+	var b strings.Builder
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	quoted := make([]string, len(args))
+	for i, a := range args {
+		b.Reset()
+		if err := e.Encode(a); err != nil {
+			return "", err
+		}
+		quoted[i] = strings.TrimSuffix(b.String(), "\n")
+	}
+	return "[" + strings.Join(quoted, ", ") + "]", nil
+}
+
+// plain are the characters that stand for themselves in a value without quotes,
+// letters and digits aside.
+const plain = "-_./:,@%+="
+
+// quote writes a value so that BuildKit reads it as it is.
+func quote(value string, escape rune) string {
+	other := func(r rune) bool {
+		letter := r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9'
+		return !letter && !strings.ContainsRune(plain, r)
+	}
+	if value != "" && !strings.ContainsFunc(value, other) {
+		return value
+	}
+	return `"` + escaped(value, escape) + `"`
+}
+
+// escaped is a value as it has to be between double quotes. Some more characters
+// are special where it stands for a variable without a value.
+func escaped(value string, escape rune, more ...rune) string {
+	var b strings.Builder
+	for _, r := range value {
+		if r == '"' || r == '$' || r == escape || slices.Contains(more, r) {
+			b.WriteRune(escape)
+		}
+		b.WriteRune(r)
+	}
+	return b.String()
+}
+
+// block is one that is in the file: its lines, from 0 on, with the marks.
+type block struct {
+	begin, end int
+	cut        string // what was taken off the end of the line before it
+}
+
+// mark says whether a line is the mark.
+func mark(line []byte, mark string) bool {
+	rest, ok := strings.CutPrefix(strings.TrimSpace(string(line)), mark)
+	return ok && (rest == "" || rest[0] == ' ')
+}
+
+// findBlocks looks for marks between instructions. Here-documents may hold what
+// they like.
+func (f *File) findBlocks() error {
+	inside := make([]*instruction, len(f.lines))
+	for _, i := range f.all {
+		for n := i.node.StartLine - 1; n < i.node.EndLine && n < len(f.lines); n++ {
+			inside[n] = i
+		}
+	}
+	open := -1
+	var cut string
+	for n, line := range f.lines {
+		begins, ends := mark(line, beginMark), mark(line, endMark)
+		if i := inside[n]; i != nil {
+			if (begins || ends) && len(i.node.Heredocs) == 0 {
+				return &Error{n + 1, fmt.Sprintf("a mark of imgwrap's block is inside of the %s of line %d", i.node.Value, i.node.StartLine), "end that instruction before the block"}
+			}
+			if open >= 0 && strings.EqualFold(i.node.Value, "FROM") {
+				return unclosed(open)
+			}
+			i.own = open >= 0
+			continue
+		}
+		switch {
+		case begins && open >= 0:
+			return unclosed(open)
+		case begins:
+			open, cut = n, ""
+		case ends && open < 0:
+			return &Error{n + 1, endMark[2:] + " without a " + beginMark[2:] + " before it", "take the line out"}
+		case ends:
+			f.blocks = append(f.blocks, block{begin: open, end: n, cut: cut})
+			open = -1
+		case open >= 0 && mark(line, strings.TrimSpace(cutMark)):
+			quoted := strings.TrimPrefix(strings.TrimSpace(string(line)), cutMark)
+			var err error
+			if cut, err = strconv.Unquote(quoted); err != nil {
+				return &Error{n + 1, "what was taken off the instruction before the block is not readable: " + quoted, "take the block out by hand"}
+			}
+		}
+	}
+	if open >= 0 {
+		return unclosed(open)
+	}
+	return nil
+}
+
+func unclosed(begin int) error {
+	return &Error{begin + 1, beginMark[2:] + " without a " + endMark[2:] + " behind it", "put the line back, or take the rest of the block out"}
+}
+
+// of returns the blocks of a stage, of all stages if it is nil.
+func (f *File) of(s *Stage) []block {
+	if s == nil {
+		return f.blocks
+	}
+	next := len(f.lines)
+	if s.Index+1 < len(f.Stages) {
+		next = f.Stages[s.Index+1].Line - 1
+	}
+	var list []block
+	for _, b := range f.blocks {
+		if b.begin >= s.Line-1 && b.begin < next {
+			list = append(list, b)
+		}
+	}
+	return list
+}
+
+// Blocks is how many blocks a stage has, or all stages if it is nil.
+func (f *File) Blocks(s *Stage) int { return len(f.of(s)) }
+
+// Undo returns the file without the blocks of a stage, or of all stages if it is
+// nil.
+func (f *File) Undo(s *Stage) []byte {
+	lines := append([][]byte(nil), f.lines...)
+	for _, b := range f.of(s) {
+		before := b.begin
+		newline := ending(f.lines[b.begin])
+		if before > 0 && len(f.lines[before-1]) == len(ending(f.lines[before-1])) {
+			before--
+			newline = string(f.lines[before])
+		}
+		for n := before; n <= b.end; n++ {
+			lines[n] = nil
+		}
+		if before == 0 {
+			continue
+		}
+		// It was put in behind this line.
+		content, end := string(lines[before-1]), newline
+		if !strings.HasSuffix(content, end) {
+			end = ending(lines[before-1])
+		}
+		content = strings.TrimSuffix(content, end)
+		if b.end == len(f.lines)-1 && ending(f.lines[b.end]) == "" {
+			end = "" // the file had no line ending at its end
+		}
+		lines[before-1] = []byte(content + b.cut + end)
+	}
+	return bytes.Join(lines, nil)
+}
+
+// ending is the line ending of a line, "" if it has none.
+func ending(line []byte) string {
+	switch {
+	case bytes.HasSuffix(line, []byte("\r\n")):
+		return "\r\n"
+	case bytes.HasSuffix(line, []byte("\n")):
+		return "\n"
+	}
+	return ""
+}
+
+// Write returns the file with the block at the end of a stage, in place of the
+// one that may be there. Writing the same block again changes nothing.
+func (f *File) Write(s *Stage, b Block) ([]byte, error) {
+	own := f.of(s)
+	if len(own) == 1 && s.last.node.EndLine <= own[0].end {
+		return f.replace(own[0], b)
+	}
+	if len(own) > 0 {
+		// It is not at the end any more, or there are several.
+		without, err := Parse(f.Undo(s))
+		if err != nil {
+			return nil, err
+		}
+		return without.insert(without.Stages[s.Index], b)
+	}
+	return f.insert(s, b)
+}
+
+func (f *File) replace(old block, b Block) ([]byte, error) {
+	lines, err := b.lines(f.escape, old.cut)
+	if err != nil {
+		return nil, err
+	}
+	newline := ending(f.lines[old.begin])
+	text := strings.Join(lines, newline) + ending(f.lines[old.end])
+	return f.checked(bytes.Join(f.lines[:old.begin], nil), []byte(text), bytes.Join(f.lines[old.end+1:], nil))
+}
+
+// insert puts the block behind the last instruction of a stage and an empty
+// line.
+func (f *File) insert(s *Stage, b Block) ([]byte, error) {
+	last, cut := f.continued(s.last)
+	lines, err := b.lines(f.escape, cut)
+	if err != nil {
+		return nil, err
+	}
+	before := bytes.Join(f.lines[:last+1], nil)
+	newline := ending(f.lines[last])
+	before = before[:len(before)-len(newline)-len(cut)]
+	end := newline
+	if newline == "" { // as there is none at the end of the file, there will be none
+		if newline = ending(f.lines[0]); newline == "" {
+			newline = "\n"
+		}
+	}
+	text := newline + newline + strings.Join(lines, newline) + end
+	return f.checked(before, []byte(text), bytes.Join(f.lines[last+1:], nil))
+}
+
+// continued returns the line that an instruction ends in, and what of it says
+// that the instruction goes on, although the file does not.
+func (f *File) continued(i *instruction) (line int, cut string) {
+	line = min(i.node.EndLine, len(f.lines)) - 1
+	if len(i.node.Heredocs) > 0 {
+		return line, ""
+	}
+	for n := line; n >= i.node.StartLine-1; n-- {
+		content := strings.TrimSuffix(string(f.lines[n]), ending(f.lines[n]))
+		text := strings.TrimRight(strings.TrimRight(content, "\r"), " \t")
+		if bare := strings.TrimSpace(text); bare == "" || bare[0] == '#' {
+			continue
+		}
+		before, ok := strings.CutSuffix(text, string(f.escape))
+		if !ok || strings.HasSuffix(before, string(f.escape)) {
+			return line, ""
+		}
+		return n, content[len(before):]
+	}
+	return line, ""
+}
+
+// checked puts the parts together and makes sure that it reads as what it was
+// and the block.
+func (f *File) checked(before, text, after []byte) ([]byte, error) {
+	out := bytes.Join([][]byte{before, text, after}, nil)
+	g, err := Parse(out)
+	if err != nil {
+		return nil, fmt.Errorf("with imgwrap's block: %w", err)
+	}
+	was, is := f.rest(), g.rest()
+	for n := range max(len(was), len(is)) {
+		if n >= len(was) || n >= len(is) || !same(was[n], is[n]) {
+			line := f.all[len(f.all)-1].node.StartLine
+			if n < len(was) {
+				line = was[n].node.StartLine
+			}
+			return nil, &Error{line, "the instruction has no end that a block can be put behind", "take off the line continuation that nothing follows"}
+		}
+	}
+	return out, nil
+}
+
+// rest are the instructions that are in no block.
+func (f *File) rest() []*instruction {
+	var list []*instruction
+	for _, i := range f.all {
+		if !i.own {
+			list = append(list, i)
+		}
+	}
+	return list
+}
+
+// same says whether two instructions read the same.
+func same(a, b *instruction) bool {
+	if a.node.Original != b.node.Original || len(a.node.Heredocs) != len(b.node.Heredocs) {
+		return false
+	}
+	for n, h := range a.node.Heredocs {
+		if h != b.node.Heredocs[n] {
+			return false
+		}
+	}
+	return true
+}
