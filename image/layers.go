@@ -77,7 +77,7 @@ func (p *ImagePlan) prebuiltLayers(src source, choice *instrument.Choice, opts O
 	}
 	if opts.Native {
 		architecture := src.parsed.Architecture
-		total := len(src.parsed.RootFS.DiffIDs) + 3 // with bundle, native and launch
+		total := src.layers() + 3 // with bundle, native and launch
 		if bytecode != nil {
 			total++
 		}

@@ -119,9 +119,10 @@ type ImagePlan struct {
 	Notes            []string          `json:"notes"`  // what follows from the image, and asks for nothing
 	Warnings         []string          `json:"warnings"`
 
-	wrapped rewrite.Image
-	subject *v1.Descriptor // that the source had
-	added   []added
+	wrapped   rewrite.Image
+	subject   *v1.Descriptor // that the source had
+	added     []added
+	effective []catalog.Distribution // of the bundle
 }
 
 func (p *ImagePlan) note(format string, args ...any) {
@@ -221,6 +222,21 @@ type source struct {
 	files       *scan.Index
 	index       [][]byte  // the index it is in and the indexes in that, if any
 	wrapped     *wrapping // set if what was found is an image that imgwrap made of this source
+	built       *Built    // set if it is not in a registry yet: image has no manifest then, and there is no reference
+}
+
+// layers is the number of layers that the image has.
+func (s *source) layers() int {
+	if s.built == nil {
+		return len(s.parsed.RootFS.DiffIDs)
+	}
+	n := 0
+	for _, h := range s.parsed.History {
+		if !h.EmptyLayer {
+			n++
+		}
+	}
+	return n
 }
 
 // plan decides everything about wrapping what a reference stands for, of whose
@@ -360,6 +376,9 @@ func (p *IndexPlan) unify(images []*node, opts Options, c *catalog.Catalog, laye
 
 // decide plans the image of one platform.
 func (n *node) decide(opts Options, c *catalog.Catalog, layers prebuilt) (*ImagePlan, error) {
+	if err := cmp.Or(n.source.checkBuilt(), instrumentedInBuild(n)); err != nil {
+		return nil, err
+	}
 	if n.source.environment == nil {
 		env, err := n.source.inspect(opts.Python)
 		if errors.Is(err, fs.ErrNotExist) && opts.Python != "" {
@@ -376,10 +395,13 @@ func (n *node) decide(opts Options, c *catalog.Catalog, layers prebuilt) (*Image
 // application is the short name of what the image holds. Where it was wrapped
 // before, it is the name it had then.
 func (s *source) application() string {
-	if s.wrapped == nil {
-		return s.reference.Application()
+	switch {
+	case s.built != nil:
+		return s.built.Name
+	case s.wrapped != nil:
+		return path.Base(s.wrapped.repository())
 	}
-	return path.Base(s.wrapped.repository())
+	return s.reference.Application()
 }
 
 // planImage decides everything about wrapping an image of one platform. If no
@@ -436,6 +458,9 @@ func planImage(src source, opts Options, c *catalog.Catalog, layers prebuilt) (*
 	if ready.pythonPath {
 		p.Env = append(p.Env, Variable{"PYTHONPATH", strings.TrimSuffix(bundle.InitDir+":"+image["PYTHONPATH"], ":"), "--activate"})
 	}
+	if src.application() == "" && !slices.ContainsFunc(p.Env, func(v Variable) bool { return v.Name == "OTEL_SERVICE_NAME" }) {
+		p.Warnings = append(p.Warnings, "nothing tells what the app is called: it is unknown_service unless --service-name says it, or OTEL_SERVICE_NAME when it starts")
+	}
 	p.serve(env.Command, src.files, image)
 	p.Warnings = append(p.Warnings, silenced(image)...)
 	if src.wrapped != nil {
@@ -459,6 +484,7 @@ func planImage(src source, opts Options, c *catalog.Catalog, layers prebuilt) (*
 		p.LeftOut = append(p.LeftOut, LeftOut(l))
 	}
 
+	p.effective = choice.Added
 	if err := p.prebuiltLayers(src, choice, opts, layers); err != nil {
 		return nil, err
 	}

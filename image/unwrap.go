@@ -40,7 +40,7 @@ func (w *Wrapper) Unwrap(ctx context.Context, ref string, to Destination) (*Unwr
 
 func (w *Wrapper) unwrap(ctx context.Context, t *target, to Destination) (*UnwrapReport, error) {
 	if !t.wrapped {
-		return nil, &RefusedError{"imgwrap did not wrap it", "imgwrap inspect shows what is in it"}
+		return nil, t.notWrapped()
 	}
 	destination, err := w.unwrapped(t, to)
 	if err != nil {

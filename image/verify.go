@@ -106,7 +106,7 @@ func (v *Verification) verify(ctx context.Context, w *Wrapper, s *registry.Sourc
 		}
 	}
 	if len(images) == 0 {
-		return &RefusedError{"imgwrap did not wrap it", "imgwrap inspect shows what is in it"}
+		return t.notWrapped()
 	}
 	index := t.verifyIndex()
 	if err := t.root.choose(opts.Platforms); err != nil {

@@ -61,27 +61,54 @@ func baseName(r registry.Reference) string {
 
 // write makes the bytes of the new config and manifest.
 func (p *ImagePlan) write(src source, choice *instrument.Choice, opts Options) error {
+	for _, l := range p.added {
+		info := l.layer.Info()
+		p.Layers = append(p.Layers, Layer{l.kind, info.Digest.String(), info.DiffID.String(), info.Size, l.brings})
+	}
+	edit, err := p.edit(src)
+	if err != nil {
+		return err
+	}
+	edit.Labels = map[string]string{
+		LabelVersion: opts.Version,
+		LabelRelease: choice.Release.String(),
+	}
+	if src.built != nil {
+		return p.writeBuilt(src, edit)
+	}
 	from, base := src.reference.Public()+"@"+src.image.Digest().String(), baseName(src.reference)
 	if src.wrapped != nil {
 		from, base = src.wrapped.source, cmp.Or(src.wrapped.baseName, base)
 	}
-	labels := map[string]string{
-		LabelVersion: opts.Version,
-		LabelSource:  from,
-		LabelRelease: choice.Release.String(),
-		LabelOrigin:  rewrite.Pack(src.image.Manifest, src.image.Config),
-	}
+	edit.Labels[LabelSource] = from
+	edit.Labels[LabelOrigin] = rewrite.Pack(src.image.Manifest, src.image.Config)
 	if len(src.index) > 0 {
-		labels[LabelIndex] = rewrite.Pack(src.index...)
+		edit.Labels[LabelIndex] = rewrite.Pack(src.index...)
 	}
-	edit := rewrite.Edit{
-		Labels: labels,
-		Annotations: map[string]string{
-			AnnotationBaseName:   base,
-			AnnotationBaseDigest: src.image.Digest().String(),
-		},
-		Created: created(opts.Created, src.parsed.Created.Time),
+	edit.Annotations = map[string]string{
+		AnnotationBaseName:   base,
+		AnnotationBaseDigest: src.image.Digest().String(),
 	}
+	edit.Created = created(opts.Created, src.parsed.Created.Time)
+	edit.Notes = append(edit.Notes, labelNote(edit.Labels, LabelSeal))
+	unsealed, err := rewrite.Config(src.image.Config, edit)
+	if err != nil {
+		return fmt.Errorf("editing %s: %w", src.reference, err)
+	}
+	if edit.Labels[LabelSeal], err = seal(unsealed); err != nil {
+		return err
+	}
+	wrapped, subject, err := rewrite.Apply(src.image, edit)
+	if err != nil {
+		return fmt.Errorf("editing %s: %w", src.reference, err)
+	}
+	p.wrapped, p.subject = wrapped, subject
+	return nil
+}
+
+// edit is what the plan changes in an image, whatever that was made of.
+func (p *ImagePlan) edit(src source) (rewrite.Edit, error) {
+	var edit rewrite.Edit
 	for _, v := range p.Env {
 		if v.Origin != OriginImage {
 			edit.Env = append(edit.Env, rewrite.EnvVar{Name: v.Name, Value: v.Value})
@@ -91,33 +118,24 @@ func (p *ImagePlan) write(src source, choice *instrument.Choice, opts Options) e
 	if !slices.Equal(p.Entrypoint, src.parsed.Config.Entrypoint) {
 		entrypoint, err := json.Marshal(p.Entrypoint)
 		if err != nil {
-			return fmt.Errorf("writing the entry point: %w", err)
+			return rewrite.Edit{}, fmt.Errorf("writing the entry point: %w", err)
 		}
 		edit.Entrypoint = p.Entrypoint
 		edit.Notes = append(edit.Notes, "ENTRYPOINT "+string(entrypoint))
 	}
-	edit.Notes = append(edit.Notes, "LABEL "+strings.Join(append(slices.Sorted(maps.Keys(labels)), LabelSeal), " "))
 	for _, l := range p.added {
 		info := l.layer.Info()
-		p.Layers = append(p.Layers, Layer{l.kind, info.Digest.String(), info.DiffID.String(), info.Size, l.brings})
 		edit.Layers = append(edit.Layers, rewrite.Layer{
 			Digest: info.Digest, Size: info.Size, DiffID: info.DiffID,
 			CreatedBy: "imgwrap: " + l.brings,
 		})
 	}
-	unsealed, err := rewrite.Config(src.image.Config, edit)
-	if err != nil {
-		return fmt.Errorf("editing %s: %w", src.reference, err)
-	}
-	if labels[LabelSeal], err = seal(unsealed); err != nil {
-		return err
-	}
-	wrapped, subject, err := rewrite.Apply(src.image, edit)
-	if err != nil {
-		return fmt.Errorf("editing %s: %w", src.reference, err)
-	}
-	p.wrapped, p.subject = wrapped, subject
-	return nil
+	return edit, nil
+}
+
+// labelNote is the note of a history for labels that are set.
+func labelNote(labels map[string]string, more ...string) string {
+	return "LABEL " + strings.Join(append(slices.Sorted(maps.Keys(labels)), more...), " ")
 }
 
 // seal is a digest of a config without the label that holds it: whether an

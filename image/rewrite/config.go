@@ -77,6 +77,32 @@ func Config(raw []byte, e Edit) ([]byte, error) {
 	return []byte(doc.String()), nil
 }
 
+// BuiltConfig applies an edit to a config that its build has not exported yet.
+// The exporter sets the diff IDs and takes the history for complete, so that gets
+// its entries in any case; as long as the edit has no time, the exporter also
+// sets theirs. The digests of the edit's layers do not matter.
+func BuiltConfig(raw []byte, e Edit) ([]byte, error) {
+	doc, err := document(raw, "created", "config", "rootfs", "history")
+	if err != nil {
+		return nil, fmt.Errorf("config %w", err)
+	}
+	history, layers, err := readHistory(doc)
+	if err != nil {
+		return nil, fmt.Errorf("config: %w", err)
+	}
+	if layers+len(e.Layers) > MaxLayers {
+		return nil, &LayerLimitError{Layers: layers, Added: len(e.Layers)}
+	}
+	extendHistory(doc, history, e)
+	if err := editRuntime(doc, e); err != nil {
+		return nil, fmt.Errorf("config: %w", err)
+	}
+	if !e.Created.IsZero() {
+		doc.set("created", encode(timestamp(e.Created)))
+	}
+	return []byte(doc.String()), nil
+}
+
 // addDiffIDs returns the number of layers there were.
 func addDiffIDs(doc *node, layers []Layer) (int, error) {
 	rootfs, err := object(doc.get("rootfs"), "diff_ids")
@@ -105,23 +131,39 @@ func addDiffIDs(doc *node, layers []Layer) (int, error) {
 
 // addHistory adds entries to a history of the given number of layers.
 func addHistory(doc *node, layers int, e Edit) error {
-	history, err := array(doc.get("history"))
+	history, there, err := readHistory(doc)
 	if err != nil {
-		return fmt.Errorf("history %w", err)
+		return err
+	}
+	if there == layers {
+		extendHistory(doc, history, e)
+	}
+	return nil
+}
+
+// readHistory returns the history and the number of layers that it accounts for.
+func readHistory(doc *node) (history *node, layers int, err error) {
+	history, err = array(doc.get("history"))
+	if err != nil {
+		return nil, 0, fmt.Errorf("history %w", err)
 	}
 	for _, it := range history.items {
 		var entry struct {
 			EmptyLayer bool `json:"empty_layer"`
 		}
 		if err := json.Unmarshal([]byte(it.value), &entry); err != nil {
-			return fmt.Errorf("history holds %s, which is not an entry", excerpt(it.value))
+			return nil, 0, fmt.Errorf("history holds %s, which is not an entry", excerpt(it.value))
 		}
 		if !entry.EmptyLayer {
-			layers--
+			layers++
 		}
 	}
-	if layers != 0 || len(e.Layers)+len(e.Notes) == 0 {
-		return nil
+	return history, layers, nil
+}
+
+func extendHistory(doc, history *node, e Edit) {
+	if len(e.Layers)+len(e.Notes) == 0 {
+		return
 	}
 	type entry struct {
 		Created    string `json:"created,omitempty"`
@@ -139,7 +181,6 @@ func addHistory(doc *node, layers int, e Edit) error {
 		history.add(item{value: encode(entry{created, note, true})})
 	}
 	doc.set("history", history.String())
-	return nil
 }
 
 // editRuntime edits what the image-spec calls the execution parameters.

@@ -79,10 +79,22 @@ func interest(name string, mode fs.FileMode, size int64) rule {
 	if zipName(base) && !ofDistribution(dir) {
 		return zipped
 	}
-	if mode&0o111 != 0 || !ofDistribution(dir) && path.Ext(base) != ".py" {
+	if mode&0o111 != 0 || !ofDistribution(dir) && !ofData(base) {
 		return sniff
 	}
 	return nothing
+}
+
+// ofData reports whether a file is, by its name, something that is run neither by
+// the kernel nor by a shell. There can be very many of them.
+func ofData(base string) bool {
+	switch strings.ToLower(path.Ext(base)) {
+	case ".py", ".pyc", ".pyi", ".pyx", ".js", ".mjs", ".ts", ".map", ".css", ".scss", ".html", ".htm", ".xml",
+		".json", ".jsonl", ".csv", ".tsv", ".parquet", ".npy", ".txt", ".md", ".rst", ".pdf", ".mo", ".po",
+		".png", ".jpg", ".jpeg", ".gif", ".webp", ".svg", ".ico", ".woff", ".woff2", ".ttf", ".otf", ".mp3", ".mp4":
+		return true
+	}
+	return false
 }
 
 // ofBuildpack reports whether a file holds what a Cloud Native Buildpacks
