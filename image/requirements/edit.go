@@ -1,6 +1,15 @@
 package requirements
 
-import "fmt"
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/imgwrap/imgwrap/layer/pep508"
+)
 
 // Package is a package to be added to a project, pinned.
 type Package struct {
@@ -21,8 +30,6 @@ type editor interface {
 	remove(src []byte) ([]byte, error)
 }
 
-// editor errors name the line, as *SyntaxError; the caller adds the file.
-
 // SyntaxError is a place in a project file that cannot be understood.
 type SyntaxError struct {
 	File    string // relative to the project
@@ -42,3 +49,139 @@ const (
 	beginMark = "# imgwrap:begin"
 	endMark   = "# imgwrap:end"
 )
+
+// Edit is a change of a project file.
+type Edit struct {
+	File          string // relative to the project
+	Before, After []byte
+	Packages      []Package // that are in After because they were added
+}
+
+// Changed tells whether there is anything to do.
+func (e Edit) Changed() bool { return !bytes.Equal(e.Before, e.After) }
+
+// Add returns what becomes of the project's first file, and of its source or of
+// what is compiled from it, with the packages that were chosen. The group is one
+// of pyproject.toml, "" for the dependencies that are always installed.
+func (p *Project) Add(choice *Choice, group string) (edits []Edit, notes []string, err error) {
+	if len(p.Files) == 0 {
+		return nil, nil, &MissingFileError{Dir: p.Dir}
+	}
+	main := p.Files[0]
+	ed := editorFor(main)
+	switch e := ed.(type) {
+	case pyproject:
+		e.group = group
+		if p.Python != "" && minorNumber(p.Python) < minorNumber(choice.Release.Python.Min) {
+			e.python = choice.Release.Python.Min
+		}
+		ed = e
+	default:
+		if group != "" {
+			return nil, nil, &GroupError{group, main}
+		}
+	}
+	names := p.pair(main)
+	for i, name := range names {
+		pkgs := choice.Packages
+		if _, isText := ed.(text); isText && p.hashes && i == len(names)-1 {
+			pkgs = choice.Closure
+		}
+		e := Edit{File: name}
+		if e.Before, err = p.content(name); err != nil {
+			return nil, nil, err
+		}
+		e.Packages, err = p.lacking(e.Before, name, pkgs, i > 0)
+		if err != nil {
+			return nil, nil, in(name, err)
+		}
+		if e.Packages == nil && len(pkgs) > 0 && i > 0 {
+			continue // of another release: the note below says what to do
+		}
+		if e.After, err = ed.add(e.Before, e.Packages); err != nil {
+			return nil, nil, in(name, err)
+		}
+		edits = append(edits, e)
+	}
+	for _, l := range p.locks {
+		if l.format.relock == nil || !edits[0].Changed() && p.follows(choice) {
+			continue
+		}
+		notes = append(notes, fmt.Sprintf("%s does not follow by itself: %s", l.file, l.format.relock(l.content, choice.Packages)))
+	}
+	return edits, notes, nil
+}
+
+// follows tells whether the lock has what was added.
+func (p *Project) follows(choice *Choice) bool {
+	locked := map[string]string{}
+	for _, d := range p.Locked {
+		locked[pep508.Normalize(d.Name)] = d.Version
+	}
+	return !slices.ContainsFunc(choice.Packages, func(pkg Package) bool { return locked[pkg.Name] != pkg.Version })
+}
+
+// lacking are the packages that a file does not have outside of what was added:
+// a compiled file has them once it was compiled again. It is nil if the file has
+// one in another version.
+func (p *Project) lacking(src []byte, name string, pkgs []Package, compiled bool) ([]Package, error) {
+	if !compiled {
+		return pkgs, nil
+	}
+	_, without, err := textWithout(src)
+	if err != nil {
+		return nil, err
+	}
+	had := map[string]string{}
+	for _, req := range without.requirements {
+		version, _ := pinned(req.Requirement)
+		had[pep508.Normalize(req.Name)] = version
+	}
+	lacking := []Package{}
+	for _, pkg := range pkgs {
+		switch version, ok := had[pkg.Name]; {
+		case !ok:
+			lacking = append(lacking, pkg)
+		case version != pkg.Version && strings.HasPrefix(pkg.Name, "opentelemetry-"):
+			return nil, nil
+		}
+	}
+	return lacking, nil
+}
+
+// Remove returns what becomes of the project's files without what was added.
+func (p *Project) Remove() (edits []Edit, notes []string, err error) {
+	for _, name := range p.Files {
+		e := Edit{File: name}
+		if e.Before, err = p.content(name); err != nil {
+			return nil, nil, err
+		}
+		if !bytes.Contains(e.Before, []byte("imgwrap:begin")) {
+			continue
+		}
+		if e.After, err = editorFor(name).remove(e.Before); err != nil {
+			return nil, nil, in(name, err)
+		}
+		edits = append(edits, e)
+	}
+	for _, l := range p.locks {
+		if l.format.relock != nil && len(edits) > 0 {
+			notes = append(notes, fmt.Sprintf("%s does not follow by itself: %s", l.file, l.format.relock(l.content, nil)))
+		}
+	}
+	return edits, notes, nil
+}
+
+func (p *Project) content(name string) ([]byte, error) {
+	return os.ReadFile(filepath.Join(p.Dir, filepath.FromSlash(name)))
+}
+
+// GroupError says that a file has no groups of dependencies.
+type GroupError struct{ Group, File string }
+
+func (e *GroupError) Error() string {
+	return fmt.Sprintf("%s has no groups of dependencies, %s was asked for", e.File, e.Group)
+}
+
+// Hint says which files have.
+func (e *GroupError) Hint() string { return "groups are in pyproject.toml; --file chooses it" }
