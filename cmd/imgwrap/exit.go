@@ -11,6 +11,7 @@ import (
 	"github.com/imgwrap/imgwrap/image"
 	"github.com/imgwrap/imgwrap/image/instrument"
 	"github.com/imgwrap/imgwrap/image/registry"
+	"github.com/imgwrap/imgwrap/image/requirements"
 	"github.com/imgwrap/imgwrap/layer/bundle"
 	"github.com/imgwrap/imgwrap/layer/catalog"
 )
@@ -42,6 +43,9 @@ func exitCode(err error) int {
 		setting         *image.SettingError
 		interpreter     *bundle.InterpreterError
 		notServed       *bundle.NotServedError
+		projectFile     *requirements.MissingFileError
+		group           *requirements.GroupError
+		propagator      *requirements.UnknownPropagatorError
 	)
 	switch {
 	case errors.As(err, &check):
@@ -50,7 +54,8 @@ func exitCode(err error) int {
 		return exitRefused
 	case errors.As(err, &usage), errors.As(err, &imageUsage), errors.As(err, &reference),
 		errors.As(err, &release), errors.As(err, &instrumentation), errors.As(err, &setting),
-		errors.As(err, &interpreter), errors.As(err, &notServed):
+		errors.As(err, &interpreter), errors.As(err, &notServed),
+		errors.As(err, &projectFile), errors.As(err, &group), errors.As(err, &propagator):
 		return exitUsage
 	}
 	return exitFailed

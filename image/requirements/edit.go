@@ -60,6 +60,11 @@ type Edit struct {
 // Changed tells whether there is anything to do.
 func (e Edit) Changed() bool { return !bytes.Equal(e.Before, e.After) }
 
+// Marked tells whether something was added before.
+func (e Edit) Marked() bool { return marked(e.Before) }
+
+func marked(src []byte) bool { return bytes.Contains(src, []byte(beginMark)) }
+
 // Add returns what becomes of the project's first file, and of its source or of
 // what is compiled from it, with the packages that were chosen. The group is one
 // of pyproject.toml, "" for the dependencies that are always installed.
@@ -156,7 +161,7 @@ func (p *Project) Remove() (edits []Edit, notes []string, err error) {
 		if e.Before, err = p.content(name); err != nil {
 			return nil, nil, err
 		}
-		if !bytes.Contains(e.Before, []byte("imgwrap:begin")) {
+		if !marked(e.Before) {
 			continue
 		}
 		if e.After, err = editorFor(name).remove(e.Before); err != nil {

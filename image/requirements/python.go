@@ -60,6 +60,13 @@ func minorNumber(version string) int {
 
 var versionText = regexp.MustCompile(`^(?:c?python-?)?(3\.[0-9]+)(?:\.[0-9]+)?`)
 
+// PythonMinor returns the minor of a version of Python, "3.12" of "3.12.1". It is
+// not ok if it is none of Python 3.
+func PythonMinor(version string) (minor string, ok bool) {
+	minor = minorOf(version)
+	return minor, minor != "" && isVersion(version)
+}
+
 // minorOf finds the minor in what says one version of Python: "3.11.4",
 // "python-3.11".
 func minorOf(s string) string {

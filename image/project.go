@@ -1,0 +1,177 @@
+package image
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/imgwrap/imgwrap/image/requirements"
+	"github.com/imgwrap/imgwrap/layer"
+	"github.com/imgwrap/imgwrap/layer/catalog"
+)
+
+// ProjectOptions are what the user decides about adding packages to a project.
+type ProjectOptions struct {
+	requirements.Options
+	File  string // the project file, "" for the one that fits best
+	Group string // of pyproject.toml
+}
+
+// ProjectPlan is what adding OpenTelemetry's packages to a project changes, and
+// why.
+type ProjectPlan struct {
+	Version          int                    `json:"version"` // see [PlanVersion]
+	Directory        string                 `json:"directory"`
+	Python           string                 `json:"python"`    // the lowest minor that the packages have to run on
+	LockedBy         []string               `json:"locked_by"` // files with the versions that the release was chosen by
+	Release          *Release               `json:"release,omitempty"`
+	Instrumentations []Instrumentation      `json:"instrumentations"`
+	LeftOut          []LeftOut              `json:"left_out"`
+	Packages         []requirements.Package `json:"packages"`
+	Files            []ProjectFile          `json:"files"`
+	Notes            []string               `json:"notes"`
+	Warnings         []string               `json:"warnings"`
+}
+
+// ProjectFile is a file of a project that gets packages, or loses them.
+type ProjectFile struct {
+	File     string                 `json:"file"`
+	State    string                 `json:"state"` // of the packages in it
+	Packages []requirements.Package `json:"packages"`
+
+	Before, After []byte `json:"-"`
+}
+
+// States of the packages in a project file.
+const (
+	ProjectFileCurrent = "current"
+	ProjectFileStale   = "stale"   // others were added before
+	ProjectFileMissing = "missing" // none were
+)
+
+// PlanProject decides which packages a project gets. Nothing is written.
+func PlanProject(c *catalog.Catalog, dir string, opts ProjectOptions) (*ProjectPlan, error) {
+	p, plan, err := readProject(dir, opts.File)
+	if err != nil {
+		return nil, err
+	}
+	if len(p.Files) == 0 {
+		return nil, &requirements.MissingFileError{Dir: dir}
+	}
+	choice, err := p.Choose(c, opts.Options)
+	if err != nil {
+		return nil, err
+	}
+	edits, notes, err := p.Add(choice, opts.Group)
+	if err != nil {
+		return nil, err
+	}
+	plan.Python = choice.Python
+	plan.Release = &Release{choice.Release.Version, choice.Release.Contrib, choice.Reason, refused(choice.Refused)}
+	for _, s := range choice.Selected {
+		plan.Instrumentations = append(plan.Instrumentations, Instrumentation{s.Name, s.Library, s.Reason})
+	}
+	for _, l := range choice.LeftOut {
+		plan.LeftOut = append(plan.LeftOut, LeftOut(l))
+	}
+	plan.Packages = append(plan.Packages, choice.Packages...)
+	plan.Warnings = append(plan.Warnings, choice.Warnings...)
+	plan.Notes = append(plan.Notes, choice.Notes...)
+	plan.edits(edits, notes)
+	if opts.File == "" {
+		for _, other := range p.Files[1:] {
+			if !plan.has(other) {
+				plan.Notes = append(plan.Notes, fmt.Sprintf("there is %s too: --file chooses it", other))
+			}
+		}
+	}
+	return plan, nil
+}
+
+// PlanProjectUndo takes back what was added to any file of a project.
+func PlanProjectUndo(dir, file string) (*ProjectPlan, error) {
+	p, plan, err := readProject(dir, file)
+	if err != nil {
+		return nil, err
+	}
+	edits, notes, err := p.Remove()
+	if err != nil {
+		return nil, err
+	}
+	plan.edits(edits, notes)
+	return plan, nil
+}
+
+func readProject(dir, file string) (*requirements.Project, *ProjectPlan, error) {
+	p, err := requirements.Read(dir)
+	if file != "" {
+		p, err = requirements.ReadFile(dir, file)
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	return p, &ProjectPlan{
+		Version: PlanVersion, Directory: dir, Python: p.Python, LockedBy: list(p.LockedBy),
+		Instrumentations: []Instrumentation{}, LeftOut: []LeftOut{}, Packages: []requirements.Package{},
+		Files: []ProjectFile{}, Notes: list(p.Notes), Warnings: []string{},
+	}, nil
+}
+
+func (p *ProjectPlan) edits(edits []requirements.Edit, notes []string) {
+	for _, e := range edits {
+		state := ProjectFileCurrent
+		switch {
+		case e.Changed() && e.Marked():
+			state = ProjectFileStale
+		case e.Changed():
+			state = ProjectFileMissing
+		}
+		p.Files = append(p.Files, ProjectFile{e.File, state, append([]requirements.Package{}, e.Packages...), e.Before, e.After})
+	}
+	p.Notes = append(p.Notes, notes...)
+}
+
+func (p *ProjectPlan) has(file string) bool {
+	for _, f := range p.Files {
+		if f.File == file {
+			return true
+		}
+	}
+	return false
+}
+
+// Path is where a file of the project is.
+func (p *ProjectPlan) Path(f ProjectFile) string {
+	return filepath.Join(p.Directory, filepath.FromSlash(f.File))
+}
+
+// Write carries the plan out: each file is replaced at once and keeps its mode.
+func (p *ProjectPlan) Write() error {
+	for _, f := range p.Files {
+		if f.State == ProjectFileCurrent {
+			continue
+		}
+		name, err := filepath.EvalSymlinks(p.Path(f))
+		if err != nil {
+			return fmt.Errorf("writing %s: %w", f.File, err)
+		}
+		info, err := os.Stat(name)
+		if err != nil {
+			return fmt.Errorf("writing %s: %w", f.File, err)
+		}
+		if err := layer.WriteFile(name, f.After, info.Mode().Perm()); err != nil {
+			return fmt.Errorf("writing %s: %w", f.File, err)
+		}
+	}
+	return nil
+}
+
+// Check returns a *CheckError if a file is not what the plan makes of it.
+func (p *ProjectPlan) Check() error {
+	for _, f := range p.Files {
+		if f.State != ProjectFileCurrent {
+			return &CheckError{f.File, Check{Name: "packages", Detail: fmt.Sprintf("those of OpenTelemetry %s/%s are %s", p.Release.Version, p.Release.Contrib, f.State)}}
+		}
+	}
+	return nil
+}
