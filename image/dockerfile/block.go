@@ -86,7 +86,7 @@ func (b Block) lines(escape rune, cut string) ([]string, error) {
 		if c.args == nil {
 			continue
 		}
-		args, err := list(c.args)
+		args, err := List(c.args)
 		if err != nil {
 			return nil, err
 		}
@@ -101,8 +101,8 @@ func (b Block) lines(escape rune, cut string) ([]string, error) {
 	return lines, nil
 }
 
-// list writes the JSON form of a command. Variables are not replaced in it.
-func list(args []string) (string, error) {
+// List writes the JSON form of a command. Variables are not replaced in it.
+func List(args []string) (string, error) {
 	var b strings.Builder
 	e := json.NewEncoder(&b)
 	e.SetEscapeHTML(false)
@@ -387,3 +387,6 @@ func same(a, b *instruction) bool {
 	}
 	return true
 }
+
+// Lines are those of a block as they are put into the file.
+func (f *File) Lines(b Block) ([]string, error) { return b.lines(f.escape, "") }
