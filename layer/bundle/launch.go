@@ -12,6 +12,7 @@ import (
 	"unicode"
 
 	"github.com/imgwrap/imgwrap/layer"
+	"github.com/imgwrap/imgwrap/layer/catalog"
 )
 
 var (
@@ -31,6 +32,11 @@ const Command = "opentelemetry-instrument"
 // InitDir is the directory on PYTHONPATH in which Python finds the loader.
 const InitDir = Root + "/init"
 
+// AnyInterpreter, as [Launch.Interpreter], is the python3 that PATH leads to: for
+// a launcher that mostly is started by an interpreter, and not by its own first
+// line.
+const AnyInterpreter = "/usr/bin/env python3"
+
 const (
 	// interpreterLink names an interpreter whose own path can't be in a shebang.
 	interpreterLink = Root + "/python"
@@ -44,7 +50,8 @@ const (
 
 // Launch is what a launch layer is made of.
 type Launch struct {
-	// Interpreter is the absolute path of the Python that runs the launcher.
+	// Interpreter is the absolute path of the Python that runs the launcher, or
+	// AnyInterpreter.
 	Interpreter string
 	// Scripts is the absolute path, without symbolic links, of the directory
 	// that the launcher goes into.
@@ -85,10 +92,14 @@ type Wrap struct {
 	// Unchecked are planned instrumentations whose library has no metadata in the
 	// image: upstream's check, which looks for it, is left out.
 	Unchecked []string `json:"unchecked,omitempty"`
-	// Everywhere tells that every Python process of a container has the loader,
-	// not only those below the launcher. It leaves alone what runs code of the
-	// command line, an interactive interpreter and tools of the standard library
-	// then.
+	// Generic tells that nobody has looked into the image: the instrumentations
+	// are all that the release has, for libraries that it may not have, or has in
+	// versions that do not fit. That is nothing to tell then.
+	Generic bool `json:"generic,omitempty"`
+	// Everywhere tells that every Python process of a container may have the
+	// loader, not only those below the launcher. Above it, the loader leaves alone
+	// what runs code of the command line, an interactive interpreter and tools of
+	// the standard library.
 	Everywhere bool `json:"everywhere,omitempty"`
 	// Skip are command lines that are not the application, such as the image's
 	// health check: a file by the last component of its path, or a module, and the
@@ -107,6 +118,29 @@ type Wrap struct {
 type PythonRange struct {
 	Min string `json:"min"`
 	Max string `json:"max"`
+}
+
+// GenericLaunch returns the launch of a release that works in any image: with all
+// instrumentations, each of which waits for its library.
+func GenericLaunch(r *catalog.Release) Launch {
+	wrap := Wrap{
+		Version:    1,
+		Release:    r.Version,
+		Contrib:    r.Contrib,
+		Bundle:     Dir(r),
+		Python:     PythonRange(r.Python),
+		Options:    r.Environment,
+		Modules:    make(map[string][]string),
+		Generic:    true,
+		Everywhere: true,
+	}
+	for _, i := range r.Instrumentations {
+		wrap.Instrumentations = append(wrap.Instrumentations, i.Name)
+		if len(i.Modules) > 0 {
+			wrap.Modules[i.Name] = i.Modules
+		}
+	}
+	return Launch{Interpreter: AnyInterpreter, Scripts: Root + "/bin", Wrap: wrap}
 }
 
 // LaunchLayer makes the launch layer. Equal launches give equal layers.
@@ -179,6 +213,9 @@ func launchEntries(l Launch) ([]layer.Entry, error) {
 // interpreterLink.
 func script(interpreter string) (content []byte, link bool) {
 	first, rest, _ := strings.Cut(launcherSource, "\n")
+	if interpreter == AnyInterpreter {
+		return []byte("#!" + AnyInterpreter + "\n" + strip(rest)), false
+	}
 	_, flags, _ := strings.Cut(first, " ")
 	shebang := "#!" + interpreter + " " + flags + "\n"
 	if len(shebang) > maxShebang || strings.ContainsFunc(interpreter, unicode.IsSpace) {

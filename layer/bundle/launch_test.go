@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/imgwrap/imgwrap/layer"
+	"github.com/imgwrap/imgwrap/layer/catalog"
 )
 
 func launch() Launch {
@@ -83,6 +84,75 @@ func TestLaunchLayer(t *testing.T) {
 	again, err := LaunchLayer(l)
 	if err != nil || again.Info() != got.Info() {
 		t.Errorf("the second time: %v, %v; want %v", again.Info(), err, got.Info())
+	}
+}
+
+func TestGenericLaunch(t *testing.T) {
+	r := &catalog.Release{
+		Version:     "1.2.0",
+		Contrib:     "0.3b0",
+		Python:      catalog.Python{Min: "3.8", Max: "3.14"},
+		Environment: []string{"OTEL_SERVICE_NAME"},
+		Instrumentations: []catalog.Instrumentation{
+			{Name: "flask", Modules: []string{"flask"}},
+			{Name: "click", Modules: []string{"click", "flask"}},
+			{Name: "system_metrics", Modules: []string{}},
+		},
+	}
+	got, err := LaunchLayer(GenericLaunch(r))
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantLines(t, contents(t, got), []string{
+		"755 0:0 opt/",
+		"755 0:0 opt/imgwrap/",
+		"755 0:0 opt/imgwrap/bin/",
+		"755 0:0 opt/imgwrap/bin/opentelemetry-instrument",
+		"755 0:0 opt/imgwrap/init/",
+		"644 0:0 opt/imgwrap/init/sitecustomize.py",
+		"644 0:0 opt/imgwrap/wrap.json",
+	})
+	_, rest, _ := strings.Cut(launcherSource, "\n")
+	if got, want := read(t, got, "opt/imgwrap/bin/opentelemetry-instrument"), "#!/usr/bin/env python3\n"+strip(rest); got != want {
+		t.Errorf("the launcher begins with %.150q", got)
+	}
+	if got := read(t, got, "opt/imgwrap/init/sitecustomize.py"); got != string(loader) {
+		t.Error("the loader isn't the one in the source")
+	}
+	want := `{
+  "version": 1,
+  "imgwrap": "",
+  "release": "1.2.0",
+  "contrib": "0.3b0",
+  "bundle": "/opt/imgwrap/otel-1.2.0",
+  "python": {
+    "min": "3.8",
+    "max": "3.14"
+  },
+  "interpreter": "",
+  "instrumentations": [
+    "flask",
+    "click",
+    "system_metrics"
+  ],
+  "options": [
+    "OTEL_SERVICE_NAME"
+  ],
+  "modules": {
+    "click": [
+      "click",
+      "flask"
+    ],
+    "flask": [
+      "flask"
+    ]
+  },
+  "generic": true,
+  "everywhere": true
+}
+`
+	if got := read(t, got, "opt/imgwrap/wrap.json"); got != want {
+		t.Errorf("wrap.json is\n%s\nwant\n%s", got, want)
 	}
 }
 

@@ -14,9 +14,11 @@ The application is started without telemetry
 - with one line on stderr, if another agent or upstream's own launcher is
   active already.
 
-PYTHONPATH is left alone if it names the loader's directory already. Nothing
-else of the environment changes, except by options: what Python itself did to
-it at start (the locale of PEP 538, the ignored signals) is undone.
+PYTHONPATH is left alone if it names the loader's directory already.
+IMGWRAP_LAUNCHED tells the loader that the process descends from this one, where
+PYTHONPATH alone leads to it as well. Nothing else of the environment changes,
+except by options: what Python itself did to it at start (the locale of PEP 538,
+the ignored signals) is undone.
 
 Exit status, if the command cannot be started, as of a shell: 127 not found,
 126 found but not executable. A text file without "#!" is run by /bin/sh, as
@@ -24,7 +26,8 @@ execvp(3) does. 2 stands for a wrong command line, as upstream.
 
 The interpreter runs this with -S, not -E or -I, for PYTHONHOME must count. So
 neither this script's directory nor PYTHONPATH may be on sys.path when the
-standard library is imported.
+standard library is imported. Where the first line cannot say -S, as in
+"#!/usr/bin/env python3", this starts itself again with it.
 """
 import sys
 
@@ -60,6 +63,9 @@ AGENTS = (
 
 
 def main():
+    if not sys.flags.no_site and sys.executable:
+        restore_process_state()
+        os.execv(sys.executable, [sys.executable, "-S"] + sys.argv)
     command, args = command_line(sys.argv[1:])
     while os.path.basename(command) == PROG:
         # The image started upstream's launcher itself; this one does its work.
@@ -173,7 +179,9 @@ def activate(command):
     agent = active_agent(path, os.path.basename(command))
     if agent:
         say("%s is active, starting without imgwrap's telemetry" % agent)
-    elif INIT not in path.split(os.pathsep):
+        return
+    environ["IMGWRAP_LAUNCHED"] = "1"
+    if INIT not in path.split(os.pathsep):
         # An empty PYTHONPATH counts as none; joined, it would stand for the
         # working directory.
         environ["PYTHONPATH"] = INIT + os.pathsep + path if path else INIT

@@ -19,7 +19,8 @@ without a word if OTEL_SDK_DISABLED=true or IMGWRAP_DISABLE is set, and in what
 is not the application: package managers, other launchers, multiprocessing's
 resource tracker, tools of the standard library run with -m, and command lines
 that wrap.json lists as "skip". Where every process has this module ("everywhere"
-in wrap.json), code on the command line or from standard input is not it either.
+in wrap.json), code on the command line or from standard input is not it either,
+unless the launcher is an ancestor of the process.
 
 An instrumentation loads when the first of its "modules" of wrap.json has been
 imported, or at start if it has none there or one is imported already. So a
@@ -29,7 +30,13 @@ while upstream's launcher reads them first, and where DJANGO_SETTINGS_MODULE is
 not set configures empty ones, with which the application cannot answer.
 
 Those that wrap.json lists as "without" do not load, and those listed as
-"unchecked" do even if metadata does not tell that their library is there.
+"unchecked" do even if metadata does not tell that their library is there. This
+check, which is upstream's, is made when an instrumentation is to be loaded.
+
+If wrap.json says "generic", it was made for any image: all instrumentations of
+the release are there to wait for libraries that may never come. What does not
+fit is nothing to tell then, and libraries that only the bundle has, for its
+exporter, are not instrumented.
 
 At the end of the process, what is left is sent for at most as long as the
 exporter's timeout is, 10 seconds if OTEL_EXPORTER_OTLP_TIMEOUT is not set.
@@ -143,7 +150,7 @@ def load():
         for name, value in (wrap.get("environment") or {}).items():
             os.environ.setdefault(str(name), str(value))
         with Permanent():
-            initialize(wrap, bundle, touched, watch)
+            initialize(wrap, bundle, first_on_path(wrap, program), touched, watch)
     except BaseException as error:
         if touched:
             # Patches of the application's packages import from the bundle, so
@@ -276,11 +283,22 @@ class Program(object):
             return True
         return self.name() in NOT_APPLICATIONS
 
+    def directory(self):
+        """What Python will put in front of sys.path, if it is known."""
+        if getattr(sys.flags, "safe_path", False):
+            return None
+        try:
+            if self.option is not None:
+                return os.getcwd()
+            return os.path.dirname(os.path.realpath(self.value)) if self.value else None
+        except OSError:
+            return None
+
     def is_left_alone(self, wrap):
         value = self.value if self.option else os.path.basename(self.value)
         if [value] + self.arguments in (wrap.get("skip") or ()):
             return True
-        if not wrap.get("everywhere"):
+        if not wrap.get("everywhere") or "IMGWRAP_LAUNCHED" in os.environ:
             return False
         if self.option == "c":
             # Workers of multiprocessing and what is made with it.
@@ -348,6 +366,19 @@ def patch_by_gevent():
     # gevent imports it late, and then too late where the first span of a worker
     # is sent at its end.
     __import__("concurrent.futures.thread")
+
+
+def first_on_path(wrap, program):
+    """Directories with packages of the application that sys.path gets only later."""
+    if not wrap.get("generic"):
+        return [str(path) for path in wrap.get("path") or ()]
+    directory = program.directory()
+    try:
+        names = os.listdir(directory) if directory else []
+    except OSError:
+        return []
+    is_site = any(name.endswith((".dist-info", ".egg-info")) for name in names)
+    return [directory] if is_site else []
 
 
 class Snapshot(object):
@@ -438,15 +469,12 @@ class Permanent(object):
             gc.enable()
 
 
-def initialize(wrap, bundle, touched, watch):
+def initialize(wrap, bundle, first, touched, watch):
     """Run the release's own initialisation; raise what made it fail.
 
-    touched gets the name of each instrumentation that was about to load, watch
-    those that wait for a module.
+    first is in front of sys.path meanwhile. touched gets the name of each
+    instrumentation that was about to load, watch those that wait for a module.
     """
-    # Directories with packages of the application that Python puts in front of
-    # sys.path only later: the directory of its script.
-    first = [str(path) for path in wrap.get("path") or ()]
     rest = [path for path in sys.path if path != bundle]
     sys.path[:] = first + rest + [bundle]
     # Up to 0.48b0 the initialisation wants PYTHONPATH to be there.
@@ -471,31 +499,20 @@ def initialize(wrap, bundle, touched, watch):
         logging.getLogger(package + module)
         for module in ("", "._load", ".sitecustomize")
     ] + [logging.getLogger(PROPAGATE)]
-    conflict = getattr(dependencies, "DependencyConflictError", ())
-    find_conflicts = getattr(dependencies, "get_dist_dependency_conflicts", None)
+    find_conflicts = "get_dist_dependency_conflicts"
+    instrumentations = Instrumentations(wrap, bundle, touched, watch, loggers[1])
+    instrumentations.conflict = getattr(dependencies, "DependencyConflictError", ())
+    instrumentations.find_conflicts = getattr(dependencies, find_conflicts, None)
     configure = distro.BaseDistro.configure
-
-    unchecked = frozenset(wrap.get("unchecked") or ())
-
-    def tolerant_find_conflicts(dist):
-        try:
-            if unchecked and not unchecked.isdisjoint(instrumentations_of(dist)):
-                return None
-            return find_conflicts(dist)
-        except Exception:  # unreadable metadata: loading will tell
-            return None
 
     def tolerant_configure(self, **kwargs):
         configure(self, **kwargs)
-        self.load_instrumentor = Instrumentations(
-            self.load_instrumentor, wrap, bundle, touched, watch, loggers[1], conflict
-        )
+        instrumentations.load_instrumentor = self.load_instrumentor
+        self.load_instrumentor = instrumentations
 
     patches = [(distro.BaseDistro, "configure", tolerant_configure)]
-    if find_conflicts is not None:
-        patches.append(
-            (dependencies, "get_dist_dependency_conflicts", tolerant_find_conflicts)
-        )
+    if instrumentations.find_conflicts is not None:
+        patches.append((dependencies, find_conflicts, instrumentations.announce))
     if "pkg_resources" in sys.modules:
         # It would enforce the bounds of every requirement once more, and refuse
         # what was accepted when the image was wrapped.
@@ -651,14 +668,6 @@ def flush(*_, **__):
     thread.join(timeout)
 
 
-def instrumentations_of(dist):
-    """The names of a distribution's instrumentations."""
-    group = "opentelemetry_instrumentor"
-    if hasattr(dist, "get_entry_map"):  # one of pkg_resources
-        return list(dist.get_entry_map(group))
-    return [entry.name for entry in dist.entry_points if entry.group == group]
-
-
 class Patched(object):
     """Attributes replaced for a while."""
 
@@ -725,73 +734,93 @@ class Instrumentations(object):
     up to 0.48b0 even on an ImportError.
     """
 
-    def __init__(self, load_instrumentor, wrap, bundle, touched, watch, logger, conflict):
-        self.load_instrumentor = load_instrumentor
+    load_instrumentor = None  # the distro's own
+    conflict = ()  # what it raises where the library does not fit
+    find_conflicts = None  # looks for that in metadata, in releases that do
+    dist = None
+
+    def __init__(self, wrap, bundle, touched, watch, logger):
         self.modules = wrap.get("modules") or {}
         self.without = wrap.get("without") or ()
         self.unchecked = wrap.get("unchecked") or ()
+        self.generic = wrap.get("generic")
         self.bundle = bundle
         self.touched = touched
         self.watch = watch
         self.logger = logger
-        self.conflict = conflict
+
+    def announce(self, dist):
+        """Stand in for find_conflicts, which is called before load_instrumentor.
+
+        Reading metadata takes time: it is done when the instrumentation loads.
+        """
+        self.dist = dist
 
     def __call__(self, entry_point, **kwargs):
         name = entry_point.name
         if name in self.without:
             return
+        dist = self.dist
         if name in self.unchecked:
-            kwargs = {"skip_dep_check": True}
+            dist, kwargs = None, {"skip_dep_check": True}
         if hasattr(entry_point, "require"):
             # One of pkg_resources: see initialize.
             entry_point.require = lambda *_, **__: None
+        modules = self.modules.get(name) or ()
 
         def load():
-            self.load_late(entry_point, kwargs)
+            self.load(entry_point, kwargs, dist, modules)
 
-        modules = self.modules.get(name) or ()
         if name == "django":
             modules = ["django.core.handlers.base"]
             load = before_load_middleware(load)
         if modules and not any(module in sys.modules for module in modules):
             self.watch.add(name, modules, load)
-        elif name == "django":
-            load()
         else:
-            self.load(entry_point, kwargs)
+            load()
 
-    def load(self, entry_point, kwargs):
+    def load(self, entry_point, kwargs, dist, modules):
+        missing = self.bundle not in sys.path  # the application has set it anew
+        if missing:
+            sys.path.append(self.bundle)
         name = entry_point.name
-        self.touched.append(name)
         try:
+            if self.generic and self.is_own(modules):
+                return
+            conflict = self.find_conflict(dist)
+            if conflict:
+                self.skip(name, conflict)
+                return
+            self.touched.append(name)
             self.load_instrumentor(entry_point, **kwargs)
-        except self.conflict:
-            raise  # upstream's caller reports it and goes on
+        except self.conflict as error:
+            self.skip(name, getattr(error, "conflict", error))
         except ModuleNotFoundError as error:
             self.logger.debug("Skipping instrumentation %s: %s", name, error)
         except KeyboardInterrupt:
             raise
         except BaseException as error:
             say("%s is not instrumented: %s" % (name, describe(error)))
-
-    def load_late(self, entry_point, kwargs):
-        """Load where upstream's caller and what initialize prepares are gone."""
-        missing = self.bundle not in sys.path  # the application has set it anew
-        if missing:
-            sys.path.append(self.bundle)
-        try:
-            self.load(entry_point, kwargs)
-        except self.conflict as error:
-            conflict = getattr(error, "conflict", error)
-            if hasattr(conflict, "_log"):  # since 0.66b0
-                conflict._log(self.logger, entry_point.name)
-            else:
-                self.logger.debug(
-                    "Skipping instrumentation %s: %s", entry_point.name, conflict
-                )
         finally:
             if missing and self.bundle in sys.path:
                 sys.path.remove(self.bundle)
+
+    def is_own(self, modules):
+        """Whether a library is there because the bundle's exporter needs it."""
+        found = [sys.modules[name] for name in modules if name in sys.modules]
+        return bool(found) and all(is_under(module, self.bundle) for module in found)
+
+    def find_conflict(self, dist):
+        try:
+            return dist is not None and self.find_conflicts(dist)
+        except Exception:  # unreadable metadata: loading will tell
+            return None
+
+    def skip(self, name, conflict):
+        if hasattr(conflict, "_log") and not self.generic:  # since 0.66b0
+            conflict._log(self.logger, name)
+        else:
+            self.logger.debug("Skipping instrumentation %s: %s", name, conflict)
 
 
 def before_load_middleware(load):

@@ -26,11 +26,18 @@ class LauncherTest(TemporaryRoot):
         self.assertTrue(source.startswith("#!python -S\n"))
         source = source.replace("#!python", "#!" + PYTHON, 1)
         self.launcher = self.write("bin/opentelemetry-instrument", source, 0o755)
+        self.start = [self.launcher]
 
     def launch(self, *args, **variables):
         options = variables.pop("options", {})
         env = environment(**variables)
-        return self.run_command([self.launcher] + list(args), env, **options)
+        return self.run_command(self.start + list(args), env, **options)
+
+    def starts(self):
+        """Go through the ways in which an interpreter is made to run it."""
+        for start in ([], [PYTHON, "-S"], [PYTHON]):
+            self.start = start + [self.launcher]
+            yield start
 
     def environment_of(self, *args, **variables):
         result = self.launch(*(args + ("env",)), **variables)
@@ -61,19 +68,23 @@ class LauncherTest(TemporaryRoot):
             {"LC_ALL": "C"},
             {"ODD": "a=b = \xe9"},
         ):
-            env = self.environment_of(**variables)
-            del env["PYTHONPATH"]
-            self.assertEqual(env, environment(**variables))
+            for start in self.starts():
+                env = self.environment_of(**variables)
+                del env["PYTHONPATH"]
+                self.assertEqual(env.pop("IMGWRAP_LAUNCHED"), "1")
+                self.assertEqual(env, environment(**variables))
 
     def test_ignored_signals_are_restored(self):
-        result = self.launch("grep", "^SigIgn", "/proc/self/status")
-        ignored = int(result.out.split()[1], 16)
-        for signal in (13, 25):  # SIGPIPE, SIGXFSZ
-            self.assertFalse(ignored & 1 << signal - 1, result.out)
+        for start in self.starts():
+            result = self.launch("grep", "^SigIgn", "/proc/self/status")
+            ignored = int(result.out.split()[1], 16)
+            for signal in (13, 25):  # SIGPIPE, SIGXFSZ
+                self.assertFalse(ignored & 1 << signal - 1, result.out)
 
     def test_command_takes_the_place_of_the_launcher(self):
-        result = self.launch("/bin/sh", "-c", "echo $$")
-        self.assertEqual(result.out, "%d\n" % self.pid)
+        for start in self.starts():
+            result = self.launch("/bin/sh", "-c", "echo $$")
+            self.assertEqual(result.out, "%d\n" % self.pid)
 
     def test_upstream_launcher_in_the_command_is_replaced(self):
         for words in (
@@ -245,6 +256,7 @@ class LauncherTest(TemporaryRoot):
         ):
             env = self.environment_of(*args, **variables)
             self.assertNotIn("PYTHONPATH", env)
+            self.assertNotIn("IMGWRAP_LAUNCHED", env)
         for args, variables in (
             ([], {"OTEL_SDK_DISABLED": "false"}),
             ([], {"OTEL_SDK_DISABLED": "1"}),
@@ -304,8 +316,11 @@ class LauncherTest(TemporaryRoot):
                 if directory == "lib" and name in ("os", "re"):
                     continue  # the interpreter itself could not start
                 self.write("%s/%s.py" % (directory, name), "raise SystemExit('shadow')")
-        env = self.environment_of("--id_generator=x", PYTHONPATH=self.path("lib"))
-        self.assertEqual(env["OTEL_PYTHON_ID_GENERATOR"], "x")
+        # site drops the second entry where it runs.
+        path = os.pathsep.join([self.path("lib")] * 2)
+        for start in self.starts():
+            env = self.environment_of("--id_generator=x", PYTHONPATH=path)
+            self.assertEqual(env["OTEL_PYTHON_ID_GENERATOR"], "x")
 
     def test_closed_stderr(self):
         result = self.run_command(

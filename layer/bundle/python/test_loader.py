@@ -8,6 +8,7 @@ interpreter under test.
 """
 import json
 import os
+import shutil
 import sys
 import unittest
 
@@ -217,7 +218,7 @@ NEW = {
                         continue
                     distro.load_instrumentor(entry_point, skip_dep_check=True)
                 except DependencyConflictError as exc:
-                    sys.conflicts = [entry_point.name]
+                    sys.exit("not reached")
                 except ImportError:
                     sys.exit("not reached")
                 except Exception as exc:
@@ -435,6 +436,34 @@ class LoadTest(LoaderTest):
         script = "import dependency; print(dependency.__file__)"
         result = self.python("-c", script)
         self.assertEqual(result.out.strip(), self.path("app", "dependency.py"))
+
+    @each_release
+    def test_packages_beside_the_script_win_in_any_image(self, release):
+        self.write_bundle(release)
+        self.write("app/dependency.py", "mine = True")
+        self.write_wrap(generic=True)
+        script = self.write(
+            "app/main.py",
+            """
+            import dependency, os, sys
+            path = [os.path.abspath(entry) for entry in sys.path]
+            print(dependency.__file__, path.count(%r))
+            """
+            % self.path("app"),
+        )
+        os.symlink(script, self.path("cwd", release))
+        for argv, cwd in (
+            ([script], self.cwd),
+            ([release], self.cwd),
+            (["-m", "main"], self.path("app")),
+        ):
+            result = self.python(*argv, options={"cwd": cwd})
+            self.assertTrue(result.out.startswith(self.bundle), result.out)
+            self.write("app/dependency-1.0.dist-info/METADATA", "")
+            result = self.python(*argv, options={"cwd": cwd})
+            self.assertEqual(result.out, self.path("app", "dependency.py") + " 1\n", argv)
+            self.assertEqual(result.err, "")
+            shutil.rmtree(self.path("app", "dependency-1.0.dist-info"))
 
     @each_release
     def test_by_path_file_in_an_isolated_interpreter(self, release):
@@ -659,8 +688,6 @@ class LoadTest(LoaderTest):
         self.assertEqual(report["loaded"], ["first", "last"])
         if release != "0.38b0":
             self.assertEqual(err, "")
-            result = self.python("-c", "import sys; print(sys.conflicts)")
-            self.assertEqual(result.out, "['own']\n")
         if release != "0.54b1":
             self.write_bundle(
                 release,
@@ -966,12 +993,14 @@ class Instrumentor:
 class WatchTest(LoaderTest):
     """Instrumentations that wait for a module."""
 
+    generic = False
+
     def write_waiting(self, release, modules, **code):
         """A bundle with instrumentations that append their names to sys.loaded.
 
         modules are those that each waits for; code runs before.
         """
-        self.write_wrap(modules=modules)
+        self.write_wrap(modules=modules, generic=self.generic)
         self.write_bundle(
             release,
             [
@@ -1132,8 +1161,53 @@ raise error
 """,
         )
         self.write("app/web.py", "")
-        result = self.python(self.write("app/main.py", "import web"))
+        script = self.write("app/main.py", "import web")
+        result = self.python(script)
         self.assertIn("web only instruments others", result.err)
+        self.write_wrap(modules={"web": ["web"]}, generic=True)
+        self.assertEqual(self.python(script).err, "")
+
+    @each_release
+    def test_metadata_is_read_when_the_library_comes(self, release):
+        if release == "0.54b1":
+            return  # looks at it when it instruments
+        for self.generic in (False, True):
+            self.write_waiting(release, {"conflicting": ["web"], "unreadable": ["web"]})
+            module = INSTRUMENTATION + "dependencies.py"
+            self.write_module(
+                module,
+                COMMON.get(module, RELEASES[release][module]).replace(
+                    "if dist", "print('checked', dist)\n            if dist", 1
+                ),
+            )
+            self.write("app/web.py", "")
+            out = self.script("import sys; print(sys.loaded); import web; print(sys.loaded)")
+            self.assertEqual(
+                out.splitlines(),
+                [
+                    "checked first",
+                    "checked last",
+                    "['first', 'last']",
+                    "checked conflicting",
+                    "checked unreadable",
+                    "['first', 'last', 'unreadable']",
+                ],
+            )
+
+    @each_release
+    def test_library_of_the_bundle(self, release):
+        modules = {"own": ["dependency"], "both": ["absent", "shared"], "late": ["lazy"]}
+        self.write("app/main.py", "import sys, lazy; print(sys.loaded)")
+        self.write("site/shared.py", "")
+        path = os.pathsep.join([self.init, self.path("site")])
+        for self.generic, expected in (
+            (False, ["first", "both", "own", "last", "late"]),
+            (True, ["first", "both", "last"]),
+        ):
+            self.write_waiting(release, modules)
+            self.write_module("lazy.py", "")
+            result = self.python(self.path("app", "main.py"), PYTHONPATH=path)
+            self.assertEqual((result.out, result.err), ("%s\n" % expected, ""))
 
     def test_loaders(self):
         """Modules that come from other places than files, and replaced ones."""
@@ -1550,6 +1624,11 @@ class OffTest(LoaderTest):
         self.write_bundle("0.66b1")
         result = self.python(script)
         self.assertEqual((result.out, result.err), ("['first', 'last']\n", ""))
+        # What the launcher has started is the application, whatever it is.
+        show = "import sys; print(getattr(sys, 'loaded', None))"
+        for variables, expected in ({}, None), ({"IMGWRAP_LAUNCHED": "1"}, ["first", "last"]):
+            result = self.python("-c", show, **variables)
+            self.assertEqual((result.out, result.err), ("%s\n" % expected, ""))
 
     def test_another_agent(self):
         for agent, variables in (
