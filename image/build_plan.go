@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"path"
 	"regexp"
 	"slices"
@@ -387,8 +388,13 @@ func (d *dockerfileDecision) refuse() error {
 // officialPython finds the version in the names of official images.
 var officialPython = regexp.MustCompile(`(?:^|/)(?:python|slim-python):([23]\.[0-9]+)|python([23]\.[0-9]+)`)
 
-// distrolessPython are the versions of Debian's python3.
-var distrolessPython = map[string]string{"python3-debian11": "3.9", "python3-debian12": "3.11", "python3-debian13": "3.13"}
+// systemPython are the versions of python3 in the releases of Debian, by number
+// or name, and of Ubuntu.
+var systemPython = map[string]string{
+	"debian:10": "3.7", "buster": "3.7", "debian:11": "3.9", "debian11": "3.9", "bullseye": "3.9",
+	"debian:12": "3.11", "debian12": "3.11", "bookworm": "3.11", "debian:13": "3.13", "debian13": "3.13", "trixie": "3.13",
+	"ubuntu:20.04": "3.8", "ubuntu:22.04": "3.10", "ubuntu:24.04": "3.12", "ubuntu:26.04": "3.14",
+}
 
 // pythonVersion decides which Python a release has to serve.
 func (d *dockerfileDecision) pythonVersion() (Reasoned, error) {
@@ -408,9 +414,9 @@ func (d *dockerfileDecision) pythonVersion() (Reasoned, error) {
 	if m := officialPython.FindStringSubmatch(d.facts.base.Image); m != nil {
 		return Reasoned{cmp.Or(m[1], m[2]), "the name of the base image says so"}, nil
 	}
-	for part, version := range distrolessPython {
+	for _, part := range slices.Sorted(maps.Keys(systemPython)) {
 		if strings.Contains(d.facts.base.Image, part) {
-			return Reasoned{version, "the name of the base image says so"}, nil
+			return Reasoned{systemPython[part], "it is the one of " + part}, nil
 		}
 	}
 	if d.facts.project != nil && d.facts.project.Python != "" {
