@@ -143,7 +143,7 @@ func checkSample(t *testing.T, nodes []*parser.Node, escape rune, value string) 
 	lex := shell.NewLex(escape)
 	seen := 0
 	for _, n := range nodes {
-		parsed, err := instructions.ParseInstruction(n)
+		parsed, err := parseInstruction(n)
 		if err != nil {
 			t.Fatalf("%s: %v", n.Original, err)
 		}

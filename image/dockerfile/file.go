@@ -9,6 +9,7 @@ import (
 
 	"github.com/moby/buildkit/frontend/dockerfile/command"
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
+	"github.com/moby/buildkit/frontend/dockerfile/linter"
 	"github.com/moby/buildkit/frontend/dockerfile/parser"
 )
 
@@ -92,7 +93,13 @@ type instruction struct {
 }
 
 // parse returns a new copy: variables are expanded in place.
-func (i *instruction) parse() (any, error) { return instructions.ParseInstruction(i.node) }
+func (i *instruction) parse() (any, error) { return parseInstruction(i.node) }
+
+// parseInstruction has a linter, which a comment "check=" before the instruction
+// may configure; none would be a nil pointer there.
+func parseInstruction(n *parser.Node) (any, error) {
+	return instructions.ParseInstructionWithLinter(n, linter.New(&linter.Config{}))
+}
 
 func (i *instruction) is(name string) bool { return strings.EqualFold(i.node.Value, name) }
 

@@ -143,7 +143,7 @@ func (s *state) trigger(text string, line int) error {
 	}
 	node := result.AST.Children[0]
 	node.StartLine, node.EndLine = line, line
-	parsed, err := instructions.ParseInstruction(node)
+	parsed, err := parseInstruction(node)
 	if err != nil {
 		if slices.Contains(decisive, strings.ToLower(node.Value)) {
 			return at(line, err)
