@@ -16,26 +16,39 @@ type BuildKit struct {
 	socket string
 }
 
-// BuildKit starts a buildkitd, which runs until the bed is closed. It is built
-// from the module beside Options.Recipes if the cache does not have it.
+// BuildKit returns a buildkitd, which starts when it is asked for first and runs
+// until the bed is closed. It is built from the module beside Options.Recipes if
+// the cache does not have it.
 func (b *Bed) BuildKit(ctx context.Context) (*BuildKit, error) {
 	programs, err := b.module(ctx, "buildkit", "tool")
 	if err != nil {
 		return nil, fmt.Errorf("building BuildKit: %w", err)
 	}
+	b.servers.mu.Lock()
+	defer b.servers.mu.Unlock()
+	if b.servers.buildkit == nil {
+		k, err := b.startBuildKit(ctx, programs)
+		if err != nil {
+			return nil, err
+		}
+		b.servers.buildkit = k
+	}
+	return b.servers.buildkit, nil
+}
+
+func (b *Bed) startBuildKit(ctx context.Context, programs string) (*BuildKit, error) {
 	dir := filepath.Join(b.dir, "buildkit")
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		return nil, err
 	}
 	k := &BuildKit{b, filepath.Join(programs, "buildctl"), filepath.Join(dir, "sock")}
 	conf := filepath.Join(dir, "buildkitd.toml")
-	err = os.WriteFile(conf, fmt.Appendf(nil, `root = %q
+	err := os.WriteFile(conf, fmt.Appendf(nil, `root = %q
 [grpc]
   address = [%q]
 [worker.containerd]
   enabled = false
 [worker.oci]
-  snapshotter = "native"
   networkMode = "host"
 [registry.%q]
   http = true
@@ -43,8 +56,6 @@ func (b *Bed) BuildKit(ctx context.Context) (*BuildKit, error) {
 	if err != nil {
 		return nil, err
 	}
-	b.servers.mu.Lock()
-	defer b.servers.mu.Unlock()
 	// No mount outlives it. Not bound to ctx: it runs until Close.
 	cmd := exec.Command("unshare", "--mount", filepath.Join(programs, "buildkitd"), "--config", conf)
 	return k, b.startServer(ctx, k.socket, cmd)
