@@ -9,6 +9,7 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"github.com/imgwrap/imgwrap/image"
+	"github.com/imgwrap/imgwrap/image/dockerfile"
 	"github.com/imgwrap/imgwrap/image/instrument"
 	"github.com/imgwrap/imgwrap/image/registry"
 	"github.com/imgwrap/imgwrap/image/requirements"
@@ -46,16 +47,18 @@ func exitCode(err error) int {
 		projectFile     *requirements.MissingFileError
 		group           *requirements.GroupError
 		propagator      *requirements.UnknownPropagatorError
+		stage           *dockerfile.NoStageError
+		syntax          *dockerfile.Error
 	)
 	switch {
 	case errors.As(err, &check):
 		return exitCheck
-	case image.IsRefused(err):
+	case image.IsRefused(err), errors.As(err, &syntax):
 		return exitRefused
 	case errors.As(err, &usage), errors.As(err, &imageUsage), errors.As(err, &reference),
 		errors.As(err, &release), errors.As(err, &instrumentation), errors.As(err, &setting),
 		errors.As(err, &interpreter), errors.As(err, &notServed),
-		errors.As(err, &projectFile), errors.As(err, &group), errors.As(err, &propagator):
+		errors.As(err, &stage), errors.As(err, &projectFile), errors.As(err, &group), errors.As(err, &propagator):
 		return exitUsage
 	}
 	return exitFailed
