@@ -33,6 +33,10 @@ func parseConda(src []byte) (*condaFile, error) {
 	if err := yaml.Unmarshal(src, &document); err != nil {
 		return nil, yamlProblem(err)
 	}
+	// This finds keys that are there twice.
+	if err := document.Decode(new(any)); err != nil {
+		return nil, yamlProblem(err)
+	}
 	if len(document.Content) == 0 || document.Content[0].Kind != yaml.MappingNode {
 		return nil, &SyntaxError{Line: 1, Problem: "it is no mapping with dependencies"}
 	}
@@ -187,7 +191,7 @@ func (conda) add(src []byte, pkgs []Package) ([]byte, error) {
 		deeper = leading(src, f.pipKey.Line) + "    "
 		at = offset(src, f.pipKey.Line+1)
 	}
-	lines := []string{dash + beginMark}
+	lines := []string{dash + beginMark + written}
 	for _, line := range more {
 		lines = append(lines, dash+line)
 	}

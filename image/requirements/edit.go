@@ -112,7 +112,7 @@ func (p *Project) Add(choice *Choice, group string) (edits []Edit, notes []strin
 		if l.format.relock == nil || !edits[0].Changed() && p.follows(choice) {
 			continue
 		}
-		notes = append(notes, fmt.Sprintf("%s does not follow by itself: %s", l.file, l.format.relock(l.content, choice.Packages)))
+		notes = append(notes, fmt.Sprintf("%s does not follow by itself: %s", l.file, l.format.relock(l.content)))
 	}
 	return edits, notes, nil
 }
@@ -171,7 +171,7 @@ func (p *Project) Remove() (edits []Edit, notes []string, err error) {
 	}
 	for _, l := range p.locks {
 		if l.format.relock != nil && len(edits) > 0 {
-			notes = append(notes, fmt.Sprintf("%s does not follow by itself: %s", l.file, l.format.relock(l.content, nil)))
+			notes = append(notes, fmt.Sprintf("%s does not follow by itself: %s", l.file, l.format.relock(l.content)))
 		}
 	}
 	return edits, notes, nil

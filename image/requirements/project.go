@@ -284,7 +284,7 @@ var lockFiles = []lockFile{
 	{"poetry.lock", "pyproject.toml", lockFormat{parsePoetry, relockPoetry}},
 	{"pdm.lock", "pyproject.toml", lockFormat{parsePDM, command("pdm lock --update-reuse")}},
 	{"pylock.toml", "pyproject.toml", lockFormat{parsePylock, nil}},
-	{"Pipfile.lock", "Pipfile", lockFormat{parsePipfileLock, relockPipenv}},
+	{"Pipfile.lock", "Pipfile", lockFormat{parsePipfileLock, command("pipenv upgrade")}},
 }
 
 // assumedPython is what markers are evaluated with where nothing tells which
@@ -449,8 +449,8 @@ func (p *Project) pair(main string) []string {
 var compiledWith = regexp.MustCompile(`(?m)^#\s+((?:pip-compile|uv pip compile)\b.*?)\s*$`)
 
 // compileCommand is the command that a compiled file names in its head.
-func compileCommand(source, compiled string) func([]byte, []Package) string {
-	return func(src []byte, _ []Package) string {
+func compileCommand(source, compiled string) func([]byte) string {
+	return func(src []byte) string {
 		if m := compiledWith.FindSubmatch(src); m != nil {
 			return string(m[1])
 		}

@@ -2,7 +2,6 @@ package requirements
 
 import (
 	"bytes"
-	"fmt"
 	"regexp"
 	"slices"
 	"strings"
@@ -157,7 +156,7 @@ func (text) add(src []byte, pkgs []Package) ([]byte, error) {
 		return b.without(src), nil
 	}
 	eol := b.lineEnd(src)
-	lines := []string{beginMark}
+	lines := []string{beginMark + written}
 	for _, p := range pkgs {
 		line := p.Name + "==" + p.Version
 		for _, h := range p.Hashes {
@@ -184,7 +183,7 @@ type block struct {
 	found      bool
 }
 
-// findBlock looks for lines that are nothing but the marks.
+// findBlock looks for lines that are nothing but a mark.
 func findBlock(src []byte) (block, error) {
 	b := block{start: len(src), end: len(src)}
 	begin := 0 // line number
@@ -192,22 +191,22 @@ func findBlock(src []byte) (block, error) {
 	for at := 0; at < len(src); {
 		number++
 		next := nextLine(src, at)
-		switch strings.TrimSpace(string(src[at:next])) {
-		case beginMark:
+		switch line := string(src[at:next]); {
+		case isMark(line, beginMark):
 			if begin != 0 {
-				return b, &SyntaxError{Line: number, Problem: fmt.Sprintf("a second %q, the first is in line %d", beginMark, begin)}
+				return b, &SyntaxError{Line: number, Problem: "a second " + beginMark}
 			}
 			b.start, begin = at, number
-		case endMark:
+		case isMark(line, endMark):
 			if begin == 0 || b.found {
-				return b, &SyntaxError{Line: number, Problem: fmt.Sprintf("%q without %q before it", endMark, beginMark)}
+				return b, &SyntaxError{Line: number, Problem: endMark + " without " + beginMark}
 			}
 			b.end, b.found = next, true
 		}
 		at = next
 	}
 	if begin != 0 && !b.found {
-		return b, &SyntaxError{Line: begin, Problem: fmt.Sprintf("%q without %q behind it", beginMark, endMark)}
+		return b, &SyntaxError{Line: begin, Problem: beginMark + " without " + endMark}
 	}
 	return b, nil
 }
