@@ -14,9 +14,23 @@ import (
 // Engine is a Docker engine of the bed's own.
 type Engine struct{ host string }
 
-// Engine starts a Docker engine, which runs until the bed is closed. It reaches
-// the bed's registry, and containers can have the host's network.
+// Engine returns a Docker engine, which starts when it is asked for first and
+// runs until the bed is closed. It reaches the bed's registry, and containers can
+// have the host's network.
 func (b *Bed) Engine(ctx context.Context) (*Engine, error) {
+	b.servers.mu.Lock()
+	defer b.servers.mu.Unlock()
+	if b.servers.engine == nil {
+		e, err := b.startEngine(ctx)
+		if err != nil {
+			return nil, err
+		}
+		b.servers.engine = e
+	}
+	return b.servers.engine, nil
+}
+
+func (b *Bed) startEngine(ctx context.Context) (*Engine, error) {
 	if _, err := exec.LookPath("dockerd"); err != nil {
 		return nil, errors.New("dockerd missing: apt-get install docker.io")
 	}
@@ -31,23 +45,7 @@ func (b *Bed) Engine(ctx context.Context) (*Engine, error) {
 		"--host=unix://"+socket, "--data-root="+filepath.Join(dir, "data"), "--exec-root="+filepath.Join(dir, "exec"),
 		"--pidfile="+filepath.Join(dir, "pid"), "--config-file=", "--bridge=none", "--iptables=false", "--ip6tables=false")
 	cmd.Env = append(os.Environ(), "TMPDIR="+dir)
-	dieWithParent(cmd)
-	s := &server{cmd: cmd, exited: make(chan struct{})}
-	cmd.Stdout, cmd.Stderr = &s.output, &s.output
-	if err := cmd.Start(); err != nil {
-		return nil, fmt.Errorf("starting dockerd: %w", err)
-	}
-	go func() {
-		_ = cmd.Wait() // it ends on a signal, or with the reason in its output
-		close(s.exited)
-	}()
-	b.servers.mu.Lock()
-	b.servers.running = append(b.servers.running, s)
-	b.servers.mu.Unlock()
-	if err := waitListening(ctx, socket, s.exited); err != nil {
-		return nil, fmt.Errorf("starting dockerd: %w\n%s", err, tail(s.output.String()))
-	}
-	return &Engine{"unix://" + socket}, nil
+	return &Engine{"unix://" + socket}, b.startServer(ctx, socket, cmd)
 }
 
 // Host is where the engine listens, as DOCKER_HOST has it.

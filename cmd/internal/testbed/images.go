@@ -65,6 +65,24 @@ func (b *Bed) PushImage(ctx context.Context, img v1.Image, ref string) (v1.Hash,
 	if err != nil {
 		return v1.Hash{}, err
 	}
+	layers, err := img.Layers()
+	if err != nil {
+		return v1.Hash{}, err
+	}
+	for _, l := range layers {
+		digest, err := l.Digest()
+		if err != nil {
+			return v1.Hash{}, err
+		}
+		there, ok := b.pushed.LoadOrStore(digest, tag)
+		if !ok {
+			continue
+		}
+		mounted := &remote.MountableLayer{Layer: l, Reference: there.(name.Tag)}
+		if err := remote.WriteLayer(tag.Repository, mounted, remote.WithContext(ctx)); err != nil {
+			return v1.Hash{}, fmt.Errorf("pushing %s: %w", tag, err)
+		}
+	}
 	if err := remote.Write(tag, img, remote.WithContext(ctx)); err != nil {
 		return v1.Hash{}, fmt.Errorf("pushing %s: %w", tag, err)
 	}
@@ -207,6 +225,7 @@ func (b *Bed) makeRoot(ctx context.Context, dst, suiteName, architecture string,
 type BuildOptions struct {
 	Context string   // directory
 	File    string   // Dockerfile
+	Target  string   // stage, the last one if empty
 	Args    []string // build arguments, NAME=value
 	Volumes []string // mounted while building, as podman's --volume
 	Format  string   // oci or v2s2
@@ -225,6 +244,9 @@ func (b *Bed) Build(ctx context.Context, o BuildOptions) (v1.Image, error) {
 	}
 	for _, v := range o.Volumes {
 		args = append(args, "--volume="+v)
+	}
+	if o.Target != "" {
+		args = append(args, "--target="+o.Target)
 	}
 	if err := b.buildah(ctx, append(args, o.Context)...); err != nil {
 		return nil, err

@@ -19,8 +19,10 @@ const nobody = 65534
 // servers are the processes that run beside the containers until the bed is
 // closed.
 type servers struct {
-	mu       sync.Mutex // held while a database is started
+	mu       sync.Mutex // held while one is started
 	running  []*server
+	buildkit *BuildKit
+	engine   *Engine
 	postgres string // host:port, empty until it is asked for
 	redis    string
 	redisDBs int // those that were given away
@@ -57,8 +59,9 @@ func (b *Bed) startServer(ctx context.Context, addr string, cmd *exec.Cmd) error
 
 func (b *Bed) stopServers() {
 	for _, s := range b.servers.running {
-		// Of PostgreSQL's ways to end, the one that does not wait for clients.
-		_ = s.cmd.Process.Signal(syscall.SIGINT) // it may have ended
+		_ = s.cmd.Process.Signal(syscall.SIGTERM) // it may have ended
+	}
+	for _, s := range b.servers.running {
 		<-s.exited
 	}
 }

@@ -18,6 +18,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -26,6 +27,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -58,8 +60,10 @@ type Bed struct {
 
 	registry string         // host:port
 	building sync.Mutex     // held while an image is looked up or made
+	pushed   sync.Map       // a tag by the digest of each layer that PushImage has pushed
 	running  sync.WaitGroup // of the processes behind containers
 	servers  servers
+	programs programs
 }
 
 // CacheDir returns the directory that outlives a bed: the environment variable
@@ -94,7 +98,7 @@ func New(ctx context.Context, o Options) (*Bed, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &Bed{dir: dir, recipes: recipes, cache: cache, log: o.Log}
+	b := &Bed{dir: dir, recipes: recipes, cache: cache, log: o.Log, programs: programs{built: map[string]bool{}}}
 	if b.log == nil {
 		b.log = io.Discard
 	}
@@ -151,13 +155,27 @@ func (b *Bed) Cache() string { return b.cache }
 // Registry is the address of the registry, host:port. It talks plain HTTP.
 func (b *Bed) Registry() string { return b.registry }
 
+// programs are those that GoBuild has built.
+type programs struct {
+	mu    sync.Mutex // held while one is built
+	built map[string]bool
+}
+
 // GoBuild builds a command of this module, or of one that it requires, and
 // returns the path of the program. The flags are those of the Dockerfile, so
-// that both make the same program.
+// that both make the same program. It is built once.
 func (b *Bed) GoBuild(ctx context.Context, pkg string) (string, error) {
+	b.programs.mu.Lock()
+	defer b.programs.mu.Unlock()
 	program := filepath.Join(b.dir, "bin", path.Base(pkg))
-	err := run(ctx, []string{"CGO_ENABLED=0"}, "go", "build", "-trimpath", "-buildvcs=false", "-o", program, pkg)
-	return program, err
+	if b.programs.built[pkg] {
+		return program, nil
+	}
+	if err := run(ctx, []string{"CGO_ENABLED=0"}, "go", "build", "-trimpath", "-buildvcs=false", "-o", program, pkg); err != nil {
+		return "", err
+	}
+	b.programs.built[pkg] = true
+	return program, nil
 }
 
 // module returns the directory of the programs of a module of tools, which lies
@@ -197,14 +215,35 @@ http: {addr: %q}
 	return b.startServer(ctx, addr, exec.Command("docker-registry", "serve", conf))
 }
 
-// FreeAddr returns a loopback address, host:port, that nothing listens on.
+// The ports of FreeAddr: below those that Linux gives to connections, and to
+// servers that ask for any.
+const (
+	firstPort = 10000
+	ports     = 20000
+)
+
+// port is the number of ports that FreeAddr has looked at. It starts where other
+// processes on this machine, which have beds of their own, do not.
+var port = func() *atomic.Uint32 {
+	var n atomic.Uint32
+	n.Store(rand.Uint32N(ports))
+	return &n
+}()
+
+// FreeAddr returns a loopback address, host:port, that nothing listens on and
+// that is given to nobody else before long.
 func FreeAddr() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
+	for range ports {
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", firstPort+port.Add(1)%ports))
+		if errors.Is(err, syscall.EADDRINUSE) {
+			continue
+		}
+		if err != nil {
+			return "", err
+		}
+		return l.Addr().String(), l.Close()
 	}
-	defer l.Close()
-	return l.Addr().String(), nil
+	return "", errors.New("no port is free")
 }
 
 // waitListening returns once something accepts connections at addr, host:port
