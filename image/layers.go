@@ -64,7 +64,7 @@ func (p *ImagePlan) prebuiltLayers(src source, choice *instrument.Choice, opts O
 	if err != nil {
 		return err
 	}
-	p.added = []added{{kind: "bundle", brings: "OpenTelemetry " + r.String(), layer: bundle, tag: r.Version}}
+	p.added = []added{{kind: "bundle", brings: "OpenTelemetry " + r.String(), layer: bundle, tag: bundleTag(r)}}
 	var bytecode *layer.Layer
 	if opts.Bytecode {
 		bytecode, err = layers.bytecode(r, i.Minor())
@@ -95,7 +95,7 @@ func (p *ImagePlan) prebuiltLayers(src source, choice *instrument.Choice, opts O
 			p.added = append(p.added, added{
 				kind:   "native",
 				brings: fmt.Sprintf("native code of protobuf %s for %s and %s: spans encode faster", version(choice.Added, "protobuf"), i.Libc, architecture),
-				layer:  native, tag: r.Version + "-native-" + architecture, architecture: architecture,
+				layer:  native, tag: nativeTag(r, architecture), architecture: architecture,
 			})
 		}
 	}

@@ -25,8 +25,8 @@ type Shared struct {
 	Architecture string
 }
 
-// tree is the image that keeps the layer: the same bytes wherever it is made.
-func (s Shared) tree() (Tree, error) {
+// Tree is the image that keeps the layer: the same bytes wherever it is made.
+func (s Shared) Tree() (Tree, error) {
 	digest, err := s.Layer.Digest()
 	if err != nil {
 		return Tree{}, err
@@ -83,7 +83,7 @@ func (p *pusher) share(ctx context.Context, blobs []*blob) (sent Count, err erro
 			continue
 		}
 		g.Go(func() error {
-			t, err := b.shared.tree()
+			t, err := b.shared.Tree()
 			if err != nil {
 				return fmt.Errorf("reading an added layer: %w", err)
 			}
