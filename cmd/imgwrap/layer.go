@@ -15,6 +15,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/imgwrap/imgwrap/image/registry"
 	"github.com/imgwrap/imgwrap/layer"
 	"github.com/imgwrap/imgwrap/layer/bundle"
 	"github.com/imgwrap/imgwrap/layer/catalog"
@@ -24,7 +25,7 @@ import (
 func (a *app) layerCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "layer",
-		Short: "Show and build the layers with OpenTelemetry",
+		Short: "Show, build and publish the layers with OpenTelemetry",
 		Args:  noArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
@@ -54,7 +55,33 @@ input and output, does as well.`,
 		},
 	}
 	build.Flags().StringArrayVar(&interpreters, "bytecode", nil, "build bytecode with this `PYTHON` too; repeatable")
-	cmd.AddCommand(list, build)
+	var pushed output
+	push := &cobra.Command{
+		Use:   "push REPOSITORY [RELEASE...]",
+		Short: "Publish the layers of these releases (default: all) in a registry",
+		Long: `Publish the layers of these releases (default: all) in a repository of a registry,
+for whatever is to have OpenTelemetry without a package index:
+
+  REPOSITORY:1.45.1                      the bundle, which wrapped images mount
+  REPOSITORY:1.45.1-native-amd64         protobuf's native code, likewise
+  REPOSITORY:1.45.1-dockerfile           what Dockerfiles copy, for every platform
+  REPOSITORY:1.45.1-dockerfile-native    the same with native code, where there is any
+
+What is there is not sent again. No tag is written before everything else is there.`,
+		Example: `  imgwrap layer push registry.example.com/otel
+  imgwrap layer push registry.example.com/otel 1.45.1 1.27.0`,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return &usageError{"no repository given", "imgwrap layer push REPOSITORY [RELEASE...]"}
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.pushLayers(cmd.Context(), args[0], args[1:], pushed)
+		},
+	}
+	pushed.register(push.Flags())
+	cmd.AddCommand(list, build, push)
 	return cmd
 }
 
@@ -262,4 +289,34 @@ func (a *app) printLayer(r *catalog.Release, l *layer.Layer, what string) error 
 	info := l.Info()
 	_, err := fmt.Fprintf(a.out, "%s %s %s %s\n", r, info.Digest, size(info.Size), what)
 	return err
+}
+
+func (a *app) pushLayers(ctx context.Context, repository string, names []string, out output) error {
+	if err := out.open(); err != nil {
+		return err
+	}
+	defer out.close()
+	w, done, err := a.wrapper()
+	if err != nil {
+		return err
+	}
+	list, err := w.PushLayers(ctx, repository, names)
+	done()
+	if err != nil {
+		return err
+	}
+	var sent registry.Count
+	for _, l := range list {
+		sent.Blobs += l.Push.Uploaded.Blobs
+		sent.Bytes += l.Push.Uploaded.Bytes
+	}
+	a.log.Infof("%d tags in %s; %d blobs uploaded (%s)", len(list), repository, sent.Blobs, size(sent.Bytes))
+	return out.print(a.out, list, func(w io.Writer) error {
+		for _, l := range list {
+			if _, err := fmt.Fprintf(w, "%s@%s\n", l.Image, l.Digest); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }
