@@ -88,7 +88,7 @@ func TestRules(t *testing.T) {
 		{
 			why: "deciding and editing read and write nothing",
 			packages: func(p string) bool {
-				return p == module+"image/instrument" || p == module+"image/rewrite"
+				return p == module+"image/instrument" || p == module+"image/rewrite" || p == module+"image/dockerfile"
 			},
 			forbidden: []string{"os", "net/http", "os/exec", "io/ioutil"},
 			direct:    true,

@@ -303,7 +303,10 @@ func (f *File) replace(old block, b Block) ([]byte, error) {
 // insert puts the block behind the last instruction of a stage and an empty
 // line.
 func (f *File) insert(s *Stage, b Block) ([]byte, error) {
-	last, cut := f.continued(s.last)
+	last, cut, err := f.continued(s.last)
+	if err != nil {
+		return nil, err
+	}
 	lines, err := b.lines(f.escape, cut)
 	if err != nil {
 		return nil, err
@@ -323,10 +326,10 @@ func (f *File) insert(s *Stage, b Block) ([]byte, error) {
 
 // continued returns the line that an instruction ends in, and what of it says
 // that the instruction goes on, although the file does not.
-func (f *File) continued(i *instruction) (line int, cut string) {
+func (f *File) continued(i *instruction) (line int, cut string, err error) {
 	line = min(i.node.EndLine, len(f.lines)) - 1
 	if len(i.node.Heredocs) > 0 {
-		return line, ""
+		return line, "", nil
 	}
 	for n := line; n >= i.node.StartLine-1; n-- {
 		content := strings.TrimSuffix(string(f.lines[n]), ending(f.lines[n]))
@@ -336,11 +339,19 @@ func (f *File) continued(i *instruction) (line int, cut string) {
 		}
 		before, ok := strings.CutSuffix(text, string(f.escape))
 		if !ok || strings.HasSuffix(before, string(f.escape)) {
-			return line, ""
+			return line, "", nil
 		}
-		return n, content[len(before):]
+		if strings.TrimSpace(before) == "" {
+			return 0, "", open(i) // so does the line before
+		}
+		return n, content[len(before):], nil
 	}
-	return line, ""
+	return line, "", nil
+}
+
+// open is the error of an instruction that goes on behind the end of the file.
+func open(i *instruction) error {
+	return &Error{i.node.StartLine, "the instruction has no end that a block can be put behind", "take off the line continuation that nothing follows"}
 }
 
 // checked puts the parts together and makes sure that it reads as what it was
@@ -354,11 +365,7 @@ func (f *File) checked(before, text, after []byte) ([]byte, error) {
 	was, is := f.rest(), g.rest()
 	for n := range max(len(was), len(is)) {
 		if n >= len(was) || n >= len(is) || !same(was[n], is[n]) {
-			line := f.all[len(f.all)-1].node.StartLine
-			if n < len(was) {
-				line = was[n].node.StartLine
-			}
-			return nil, &Error{line, "the instruction has no end that a block can be put behind", "take off the line continuation that nothing follows"}
+			return nil, open(f.all[len(f.all)-1])
 		}
 	}
 	return out, nil
