@@ -51,7 +51,7 @@ const (
 
 // PlanProject decides which packages a project gets. Nothing is written.
 func PlanProject(c *catalog.Catalog, dir string, opts ProjectOptions) (*ProjectPlan, error) {
-	p, plan, err := readProject(dir, opts.File)
+	p, plan, err := readProject(dir, opts.File, opts.Python)
 	if err != nil {
 		return nil, err
 	}
@@ -90,7 +90,7 @@ func PlanProject(c *catalog.Catalog, dir string, opts ProjectOptions) (*ProjectP
 
 // PlanProjectUndo takes back what was added to any file of a project.
 func PlanProjectUndo(dir, file string) (*ProjectPlan, error) {
-	p, plan, err := readProject(dir, file)
+	p, plan, err := readProject(dir, file, "")
 	if err != nil {
 		return nil, err
 	}
@@ -102,11 +102,8 @@ func PlanProjectUndo(dir, file string) (*ProjectPlan, error) {
 	return plan, nil
 }
 
-func readProject(dir, file string) (*requirements.Project, *ProjectPlan, error) {
-	p, err := requirements.Read(dir)
-	if file != "" {
-		p, err = requirements.ReadFile(dir, file)
-	}
+func readProject(dir, file, python string) (*requirements.Project, *ProjectPlan, error) {
+	p, err := requirements.ReadFor(dir, file, python)
 	if err != nil {
 		return nil, nil, err
 	}

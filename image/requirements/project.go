@@ -87,19 +87,17 @@ func (e *MissingFileError) Hint() string {
 // Read reads the project in a folder. Files that are not there or not of a
 // project are no error; a project file that cannot be understood is a
 // *SyntaxError, with its name and line.
-func Read(dir string) (*Project, error) {
-	r := &reader{p: &Project{Dir: dir}}
-	if err := r.list(""); err != nil {
-		return nil, err
-	}
-	return r.read()
-}
+func Read(dir string) (*Project, error) { return ReadFor(dir, "", "") }
 
-// ReadFile reads the project in a folder by one of its files, relative to the
-// folder. If it is none, the error is a *MissingFileError.
-func ReadFile(dir, file string) (*Project, error) {
-	r := &reader{p: &Project{Dir: dir}}
-	if err := r.list(path.Clean(filepath.ToSlash(file))); err != nil {
+// ReadFor reads the project in a folder by one of its files, relative to the
+// folder, and as it is installed on a version of Python; either may be empty. If
+// there is no such file, the error is a *MissingFileError.
+func ReadFor(dir, file, python string) (*Project, error) {
+	r := &reader{p: &Project{Dir: dir}, target: python}
+	if file != "" {
+		file = path.Clean(filepath.ToSlash(file))
+	}
+	if err := r.list(file); err != nil {
 		return nil, err
 	}
 	return r.read()
@@ -107,6 +105,7 @@ func ReadFile(dir, file string) (*Project, error) {
 
 type reader struct {
 	p           *Project
+	target      string // the Python that it is installed on, "" for the lowest
 	env         pep508.Environment
 	locked      map[string]string
 	constraints map[string]string // specifiers by name, of what nobody has required so far
@@ -235,7 +234,7 @@ func fileRank(name string) int {
 	}
 	switch {
 	case developmentName(base):
-		rank += 6
+		rank += 50
 	case base == "requirements", base == "environment":
 	case base == "requirements/requirements":
 		rank += 1
@@ -303,7 +302,7 @@ func (r *reader) read() (*Project, error) {
 	if err := r.python(main); err != nil {
 		return nil, err
 	}
-	r.env = pep508.Linux(cmp.Or(p.Python, assumedPython), "x86_64")
+	r.env = pep508.Linux(cmp.Or(r.target, p.Python, assumedPython), "x86_64")
 	var err error
 	switch editorFor(main).(type) {
 	case text:
