@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
-	"strings"
 
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -160,14 +159,7 @@ func (w *Wrapper) lookAtBase(ctx context.Context, facts *buildFacts, opts Docker
 	facts.digest = s.Root.Digest.String()
 	for _, n := range images {
 		c := n.source.parsed.Config
-		facts.configs = append(facts.configs, platformConfig{
-			platform: n.platform().String(),
-			config: dockerfile.Config{
-				Entrypoint: c.Entrypoint, Cmd: c.Cmd, Shell: c.Shell, Env: c.Env,
-				User: c.User, WorkingDir: c.WorkingDir, OnBuild: c.OnBuild,
-			},
-			labels: c.Labels,
-		})
+		facts.configs = append(facts.configs, platformConfig{n.platform().String(), dockerfileConfig(c), c.Labels})
 	}
 	// The others' files are taken to be like those of the first.
 	first := images[0]
@@ -180,6 +172,18 @@ func (w *Wrapper) lookAtBase(ctx context.Context, facts *buildFacts, opts Docker
 	}
 	facts.files = first.source
 	return nil
+}
+
+// dockerfileConfig is the part of a config that instructions inherit.
+func dockerfileConfig(c v1.Config) dockerfile.Config {
+	d := dockerfile.Config{
+		Entrypoint: c.Entrypoint, Cmd: c.Cmd, Shell: c.Shell, Env: c.Env,
+		User: c.User, WorkingDir: c.WorkingDir, OnBuild: c.OnBuild,
+	}
+	if c.Healthcheck != nil {
+		d.Healthcheck = c.Healthcheck.Test
+	}
+	return d
 }
 
 // rank sorts the images of a platform first.
@@ -257,15 +261,13 @@ func (o DockerfileOptions) checkLayers() error {
 	return nil
 }
 
-// pythonOf finds out which Python an image starts with a command, or would find
-// on PATH. It is nil if there is none.
-func (s *source) pythonOf(state *dockerfile.State, named string) *python.Environment {
-	if s == nil {
-		return nil
-	}
+// pythonOf finds out which Python an image starts with the command of a stage, or
+// else would find on PATH.
+func (s *source) pythonOf(state *dockerfile.State, named string) (*python.Environment, error) {
 	config := s.pythonConfig()
+	config.Entrypoint = withoutLauncher(config.Entrypoint)
 	if !state.Unknown[dockerfile.Entrypoint] {
-		config.Entrypoint = withoutLauncher(state.Entrypoint)
+		config.Entrypoint = state.Entrypoint
 	}
 	if !state.Unknown[dockerfile.Cmd] {
 		config.Cmd = state.Cmd
@@ -276,22 +278,25 @@ func (s *source) pythonOf(state *dockerfile.State, named string) *python.Environ
 	if !state.Unknown[dockerfile.WorkingDir] {
 		config.WorkingDir = state.WorkingDir
 	}
-	// A Python that the build adds is not in a base image.
+	// What the build adds is not in a base image: neither the command, perhaps, nor
+	// the interpreter that is named.
+	var first error
 	for _, interpreter := range slices.Compact([]string{named, "", "python3", "python"}) {
 		env, err := python.Inspect(config, s.files, python.Options{Python: interpreter})
 		if err == nil && env.Interpreter.Version != "" {
-			return env
+			return env, nil
+		}
+		if interpreter == "" {
+			first = err
 		}
 	}
-	return nil
+	return nil, first
 }
 
-// withoutLauncher takes off an entry point what a block has put in front of it,
-// in the image that a stage is built on.
+// withoutLauncher takes off an entry point what a block has put in front of it.
 func withoutLauncher(entrypoint []string) []string {
-	i := slices.Index(entrypoint, launcherFile)
-	if i >= 0 && i <= 2 && !strings.Contains(strings.Join(entrypoint[:i], " "), "/sh") {
-		return entrypoint[i+1:]
+	if len(entrypoint) > 2 && entrypoint[2] == launcherFile {
+		return entrypoint[3:]
 	}
 	return entrypoint
 }

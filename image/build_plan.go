@@ -181,11 +181,12 @@ func (d *dockerfileDecision) lookAtCommand() error {
 		}
 	}
 	for i, c := range facts.configs {
-		if label := c.labels[LabelOrigin]; label != "" {
-			return &RefusedError{
-				fmt.Sprintf("the base image %s was wrapped by imgwrap", facts.base.Image),
-				"build on what it was made of, " + c.labels[LabelSource],
+		if release := c.labels[LabelRelease]; release != "" {
+			remedy := "build on an image without it"
+			if from := c.labels[LabelSource]; from != "" {
+				remedy += ", " + from
 			}
+			return &RefusedError{fmt.Sprintf("the base image %s has OpenTelemetry %s from imgwrap already", facts.base.Image, release), remedy}
 		}
 		state, err := facts.file.State(facts.base, &c.config, build)
 		if err != nil {
@@ -212,14 +213,23 @@ func (d *dockerfileDecision) lookAtCommand() error {
 		d.warn("%s", d.differ)
 	}
 	d.Warnings = append(d.Warnings, d.state.Warnings...)
-	d.state.Entrypoint = withoutLauncher(d.state.Entrypoint)
+	for _, s := range facts.base.Stages[:len(facts.base.Stages)-1] {
+		if facts.file.Blocks(s) > 0 {
+			d.warn("stage %s, which it is built on, has a block too: imgwrap dockerfile --undo takes it out", s)
+		}
+	}
 	d.Entrypoint = Decided{list(d.state.Entrypoint), d.state.Origins[dockerfile.Entrypoint], !d.state.Unknown[dockerfile.Entrypoint]}
 	d.Cmd = Decided{list(d.state.Cmd), d.state.Origins[dockerfile.Cmd], !d.state.Unknown[dockerfile.Cmd]}
 	d.User = d.state.User
 
-	d.python, d.built = facts.image.pythonOf(d.state, d.opts.Python), true
-	if d.python == nil {
-		d.python, d.built = facts.files.pythonOf(d.state, d.opts.Python), false
+	if facts.image != nil {
+		var err error
+		if d.python, err = facts.image.pythonOf(d.state, d.opts.Python); err != nil {
+			return about(d.opts.Image, err)
+		}
+		d.built = true
+	} else if facts.files != nil {
+		d.python, _ = facts.files.pythonOf(d.state, d.opts.Python) // it need not have one
 	}
 	if !d.state.Unknown[dockerfile.Entrypoint] && !d.state.Unknown[dockerfile.Cmd] {
 		d.command = follow(slices.Concat(d.state.Entrypoint, d.state.Cmd))
@@ -233,13 +243,10 @@ func (d *dockerfileDecision) fill() {
 		return
 	}
 	c := d.facts.image.parsed.Config
-	if c.Labels[LabelRelease] != "" {
-		return // it has the block of another time
-	}
 	s := d.state
 	const origin = "the finished build"
 	if s.Unknown[dockerfile.Entrypoint] {
-		s.Entrypoint, s.Origins[dockerfile.Entrypoint] = c.Entrypoint, origin
+		s.Entrypoint, s.Origins[dockerfile.Entrypoint] = withoutLauncher(c.Entrypoint), origin
 	}
 	if s.Unknown[dockerfile.Cmd] {
 		s.Cmd, s.Origins[dockerfile.Cmd] = c.Cmd, origin
@@ -250,9 +257,12 @@ func (d *dockerfileDecision) fill() {
 	if s.Unknown[dockerfile.WorkingDir] {
 		s.WorkingDir, s.Origins[dockerfile.WorkingDir] = c.WorkingDir, origin
 	}
-	s.Env = c.Env
-	for _, field := range []string{dockerfile.Entrypoint, dockerfile.Cmd, dockerfile.User, dockerfile.WorkingDir, "ENV"} {
+	for _, field := range []string{dockerfile.Entrypoint, dockerfile.Cmd, dockerfile.User, dockerfile.WorkingDir} {
 		delete(s.Unknown, field)
+	}
+	if c.Labels[LabelRelease] == "" { // else a block of another time is in it
+		s.Env = c.Env
+		delete(s.Unknown, "ENV")
 	}
 }
 
@@ -630,6 +640,9 @@ func (d *dockerfileDecision) environment() error {
 		d.Env = append(d.Env, Variable{"PYTHONPATH", value, "--activate"})
 		d.variable = append(d.variable, dockerfile.Variable{Name: "PYTHONPATH", Value: bundle.InitDir, Before: true})
 		d.note("PYTHONPATH leads every Python of a container to the loader, whatever its command is; python -c, interactive interpreters, package managers and tools of the standard library are left alone")
+		if strings.Contains(strings.Join(d.state.Healthcheck, " "), "python") {
+			d.note("the health check runs Python, which is traced then, too; --activate entrypoint leaves it alone")
+		}
 	}
 	d.Warnings = append(d.Warnings, silenced(has)...)
 	return nil

@@ -166,9 +166,7 @@ func dockerfileFacts(t *testing.T, bases map[string]*source, opts DockerfileOpti
 	}
 	c := src.parsed.Config
 	facts.files = src
-	facts.configs = []platformConfig{{"linux/amd64", dockerfile.Config{
-		Entrypoint: c.Entrypoint, Cmd: c.Cmd, Shell: c.Shell, Env: c.Env, User: c.User, WorkingDir: c.WorkingDir, OnBuild: c.OnBuild,
-	}, c.Labels}}
+	facts.configs = []platformConfig{{"linux/amd64", dockerfileConfig(c), c.Labels}}
 	return facts, nil
 }
 

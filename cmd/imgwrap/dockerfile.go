@@ -268,7 +268,11 @@ func openDockerfile(path string, stdin io.Reader) (*dockerfileInput, error) {
 		info, err := os.Stat(path)
 		if err == nil && info.IsDir() {
 			f.name = filepath.Join(path, "Dockerfile")
-			_, err = os.Stat(f.name)
+			if _, err = os.Stat(f.name); errors.Is(err, fs.ErrNotExist) {
+				if other := filepath.Join(path, "Containerfile"); exists(other) { // buildah's name for it
+					f.name, err = other, nil
+				}
+			}
 		}
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil, &usageError{"there is no " + f.name, "name a Dockerfile, a directory with one, or - for standard input"}
@@ -292,6 +296,11 @@ func openDockerfile(path string, stdin io.Reader) (*dockerfileInput, error) {
 		return nil, &usageError{f.name + " is too large for a Dockerfile", "name a Dockerfile"}
 	}
 	return f, nil
+}
+
+func exists(file string) bool {
+	_, err := os.Stat(file)
+	return err == nil
 }
 
 // replaceFile replaces a file at once, and leaves its permissions and a symbolic

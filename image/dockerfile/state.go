@@ -20,6 +20,7 @@ type Config struct {
 	Env                    []string // NAME=VALUE
 	User, WorkingDir       string
 	OnBuild                []string // instructions that run first in what is built on it
+	Healthcheck            []string // test of the health check
 }
 
 // Fields of a Config that come from somewhere.
@@ -191,6 +192,8 @@ func (s *state) apply(node *parser.Node, parsed any, origin string) error {
 			s.WorkingDir = path.Join("/", s.WorkingDir, c.Path)
 			set(WorkingDir)
 		}
+	case *instructions.HealthCheckCommand:
+		s.Healthcheck = c.Health.Test
 	case *instructions.CmdCommand:
 		s.Cmd = s.command(command.Cmd, c.ShellDependantCmdLine, node, origin)
 		s.CmdOwn = true
