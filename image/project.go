@@ -78,6 +78,11 @@ func PlanProject(c *catalog.Catalog, dir string, opts ProjectOptions) (*ProjectP
 	plan.Warnings = append(plan.Warnings, choice.Warnings...)
 	plan.Notes = append(plan.Notes, choice.Notes...)
 	plan.edits(edits, notes)
+	for _, s := range choice.Selected {
+		if s.Name == "django" {
+			plan.Notes = append(plan.Notes, "Django's instrumentation needs DJANGO_SETTINGS_MODULE in the environment: manage.py sets it too late")
+		}
+	}
 	if opts.File == "" {
 		for _, other := range p.Files[1:] {
 			if !plan.has(other) {

@@ -63,7 +63,10 @@ func (e Edit) Changed() bool { return !bytes.Equal(e.Before, e.After) }
 // Marked tells whether something was added before.
 func (e Edit) Marked() bool { return marked(e.Before) }
 
-func marked(src []byte) bool { return bytes.Contains(src, []byte(beginMark)) }
+func marked(src []byte) bool {
+	text, _, err := utf8Text(src)
+	return err == nil && bytes.Contains(text, []byte(beginMark))
+}
 
 // Add returns what becomes of the project's first file, and of its source or of
 // what is compiled from it, with the packages that were chosen. The group is one

@@ -472,6 +472,11 @@ func (r *reader) text(name string, f *textFile, constraint bool) error {
 	}
 	r.open[name] = true
 	r.p.hashes = r.p.hashes || f.hashes
+	if f.project && path.Dir(name) == "." {
+		if err := r.ownMetadata(); err != nil {
+			return err
+		}
+	}
 	for _, req := range f.requirements {
 		if !req.Applies(r.env) {
 			continue

@@ -106,6 +106,10 @@ func TestRead(t *testing.T) {
 			layout: "setupcfg", python: "3.8",
 			locked: "redis==4.6.0", declared: "flask redis", ranges: "flask:>=2",
 		},
+		{
+			layout: "editable", files: "requirements.txt pyproject.toml", python: "3.11", lockedBy: "requirements.txt",
+			locked: "gunicorn==23.0.0", declared: "flask gunicorn", ranges: "flask:>=3",
+		},
 		{layout: "empty"},
 		{layout: "pep621", files: "pyproject.toml requirements-dev.txt", python: "3.12", declared: "starlette", ranges: "starlette:"},
 		{layout: "dynamic", files: "requirements.txt", python: "3.11", lockedBy: "requirements.txt", locked: "sanic==24.6.0", declared: "sanic"},

@@ -264,6 +264,23 @@ func tableRequirement(name string, value any) pep508.Requirement {
 	return req
 }
 
+// ownMetadata reads what the project requires that a requirements file installs
+// with -e . or the like.
+func (r *reader) ownMetadata() error {
+	f, err := r.toml("pyproject.toml")
+	if err != nil {
+		return err
+	}
+	if f == nil || f.get("project", "dependencies") == nil {
+		return r.setupConfig()
+	}
+	required, err := f.declared(false)
+	for _, req := range required {
+		r.require(req)
+	}
+	return in("pyproject.toml", err)
+}
+
 // setup reads the section [options] of setup.cfg, as far as it is simple; see
 // https://setuptools.pypa.io/en/latest/userguide/declarative_config.html.
 func (r *reader) setup() (options map[string]string, lines map[string]int, err error) {

@@ -16,6 +16,7 @@ type textFile struct {
 	requirements []textRequirement
 	included     []include // -r and -c, in the order of the file
 	hashes       bool      // everything in it has to be hashed
+	project      bool      // it names the project that it is in: -e .
 }
 
 type textRequirement struct {
@@ -38,12 +39,17 @@ var (
 	textOption = regexp.MustCompile(`\s--?[a-zA-Z]`)
 	// What pip takes for a path or URL, rather than a name.
 	textLocation = regexp.MustCompile(`^([a-zA-Z][a-zA-Z0-9+.-]*:|\.|/|~|\$\{)|^[^\s;\[]*/|\.(whl|zip|tar\.gz|tgz|tar\.bz2|tar\.xz)(\[[^\]]*\])?\s*(;|$)`)
+	textProject  = regexp.MustCompile(`^(file:)?\./?(\[[^\]]*\])?\s*(;|$)`)
 	textEgg      = regexp.MustCompile(`[#&]egg=([A-Za-z0-9][A-Za-z0-9._-]*)`)
 	textWheel    = regexp.MustCompile(`([A-Za-z0-9][A-Za-z0-9._]*)-([^-/]+)(?:-[^-/]+){3,4}\.whl`)
 )
 
 // parseText reads a file of pip's format.
 func parseText(src []byte) (*textFile, error) {
+	src, _, err := utf8Text(src)
+	if err != nil {
+		return nil, err
+	}
 	f := &textFile{}
 	lines := strings.Split(strings.TrimPrefix(string(src), "\ufeff"), "\n")
 	for i := 0; i < len(lines); i++ {
@@ -77,6 +83,7 @@ func parseText(src []byte) (*textFile, error) {
 		f.hashes = f.hashes || r.hashed
 		req, err := pep508.Parse(text)
 		if err != nil && textLocation.MatchString(text) {
+			f.project = f.project || textProject.MatchString(text)
 			if req = located(text); req.Name == "" {
 				continue // whatever it is called
 			}
@@ -123,6 +130,7 @@ func (f *textFile) option(line string, number int) error {
 		}
 		f.included = append(f.included, include{value, name == "-c" || name == "--constraint", number})
 	case "-e", "--editable":
+		f.project = f.project || textProject.MatchString(value)
 		if req := located(value); req.Name != "" {
 			f.requirements = append(f.requirements, textRequirement{Requirement: req, line: number})
 		}
@@ -148,12 +156,16 @@ func pinned(req pep508.Requirement) (string, bool) {
 type text struct{}
 
 func (text) add(src []byte, pkgs []Package) ([]byte, error) {
+	src, encode, err := utf8Text(src)
+	if err != nil {
+		return nil, err
+	}
 	b, err := findBlock(src)
 	if err != nil {
 		return nil, err
 	}
 	if len(pkgs) == 0 {
-		return b.without(src), nil
+		return encode(b.without(src)), nil
 	}
 	eol := b.lineEnd(src)
 	lines := []string{beginMark + written}
@@ -165,15 +177,19 @@ func (text) add(src []byte, pkgs []Package) ([]byte, error) {
 		lines = append(lines, line)
 	}
 	lines = append(lines, endMark)
-	return b.replace(src, lines, eol), nil
+	return encode(b.replace(src, lines, eol)), nil
 }
 
 func (text) remove(src []byte) ([]byte, error) {
+	src, encode, err := utf8Text(src)
+	if err != nil {
+		return nil, err
+	}
 	b, err := findBlock(src)
 	if err != nil {
 		return nil, err
 	}
-	return b.without(src), nil
+	return encode(b.without(src)), nil
 }
 
 // block is where the marked lines of a file are. If there are none, it is empty

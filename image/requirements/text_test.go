@@ -12,21 +12,21 @@ var webPackages = []Package{
 	{Name: "opentelemetry-instrumentation-flask", Version: "0.66b1"},
 }
 
-const twoLines = "# imgwrap:begin (written by imgwrap requirements; --undo removes it)\n" +
+const webLines = "# imgwrap:begin (written by imgwrap requirements; --undo removes it)\n" +
 	"opentelemetry-distro==0.66b1\nopentelemetry-instrumentation-flask==0.66b1\n# imgwrap:end"
 
 func TestTextEditing(t *testing.T) {
 	for _, tt := range []struct{ name, src, want string }{
-		{"a few lines", "flask\nredis>=4  # cache\n", "flask\nredis>=4  # cache\n" + twoLines + "\n"},
-		{"no line end at the end", "flask\nredis", "flask\nredis\n" + twoLines},
-		{"CRLF", "flask\r\nredis\r\n", "flask\r\nredis\r\n" + strings.ReplaceAll(twoLines, "\n", "\r\n") + "\r\n"},
-		{"CRLF, none at the end", "flask\r\nredis", "flask\r\nredis\r\n" + strings.ReplaceAll(twoLines, "\n", "\r\n")},
-		{"empty", "", twoLines + "\n"},
-		{"only an empty line", "\n", "\n" + twoLines + "\n"},
-		{"a byte order mark", "\ufeffflask\n", "\ufeffflask\n" + twoLines + "\n"},
-		{"a lone carriage return at the end", "flask\r", "flask\r\n" + twoLines},
-		{"a line that goes on at the end", "flask \\\n", "flask \\\n" + twoLines + "\n"},
-		{"a comment at the end", "flask\n\n# the end", "flask\n\n# the end\n" + twoLines},
+		{"a few lines", "flask\nredis>=4  # cache\n", "flask\nredis>=4  # cache\n" + webLines + "\n"},
+		{"no line end at the end", "flask\nredis", "flask\nredis\n" + webLines},
+		{"CRLF", "flask\r\nredis\r\n", "flask\r\nredis\r\n" + strings.ReplaceAll(webLines, "\n", "\r\n") + "\r\n"},
+		{"CRLF, none at the end", "flask\r\nredis", "flask\r\nredis\r\n" + strings.ReplaceAll(webLines, "\n", "\r\n")},
+		{"empty", "", webLines + "\n"},
+		{"only an empty line", "\n", "\n" + webLines + "\n"},
+		{"a byte order mark", "\ufeffflask\n", "\ufeffflask\n" + webLines + "\n"},
+		{"a lone carriage return at the end", "flask\r", "flask\r\n" + webLines},
+		{"a line that goes on at the end", "flask \\\n", "flask \\\n" + webLines + "\n"},
+		{"a comment at the end", "flask\n\n# the end", "flask\n\n# the end\n" + webLines},
 	} {
 		t.Run(tt.name, func(t *testing.T) { checkEdits(t, text{}, tt.src, tt.want) })
 	}
@@ -54,11 +54,34 @@ func checkEdits(t *testing.T, ed editor, src, want string) {
 	}
 }
 
+func TestUTF16(t *testing.T) {
+	for _, order := range []string{"\xff\xfe%s\x00", "\xfe\xff\x00%s"} {
+		encode := func(text string) string {
+			mark, letter := order[:2], order[2:]
+			for _, c := range text {
+				mark += strings.Replace(letter, "%s", string(c), 1)
+			}
+			return mark
+		}
+		checkEdits(t, text{}, encode("flask==3.0.3\r\n"), encode("flask==3.0.3\r\n"+strings.ReplaceAll(webLines, "\n", "\r\n")+"\r\n"))
+		f, err := parseText([]byte(encode("flask==3.0.3\r\nredis\r\n")))
+		if err != nil || len(f.requirements) != 2 || f.requirements[0].Name != "flask" {
+			t.Errorf("%v: %+v", err, f)
+		}
+		if !marked([]byte(encode(webLines))) {
+			t.Error("the mark was not seen")
+		}
+	}
+	if _, err := (text{}).remove([]byte("\xff\xfeflask")); err == nil {
+		t.Error("half a letter was accepted")
+	}
+}
+
 // TestTextBlockStays is about a block that somebody has written behind.
 func TestTextBlockStays(t *testing.T) {
 	src := "flask\n# imgwrap:begin\nopentelemetry-distro==0.1\n# imgwrap:end\nredis\n"
 	got, err := text{}.add([]byte(src), webPackages)
-	if want := "flask\n" + twoLines + "\nredis\n"; err != nil || string(got) != want {
+	if want := "flask\n" + webLines + "\nredis\n"; err != nil || string(got) != want {
 		t.Errorf("%v, got\n%s, want\n%s", err, got, want)
 	}
 }
@@ -173,7 +196,7 @@ func TestParseTextProblems(t *testing.T) {
 func FuzzText(f *testing.F) {
 	for _, seed := range []string{
 		"", "\n", "flask", "flask\n", "flask\r\nredis", "a\r", "a \\", "a \\\n", "a==1 --hash=sha256:00\n# end",
-		"a\n" + twoLines, "a\n" + twoLines + "\nb\n", "# imgwrap:begin\r\n# imgwrap:end", "\ufeff\x0c\x85a\u2028", "# imgwrap:begin\n# imgwrap:end \r",
+		"a\n" + webLines, "a\n" + webLines + "\nb\n", "# imgwrap:begin\r\n# imgwrap:end", "\ufeff\x0c\x85a\u2028", "# imgwrap:begin\n# imgwrap:end \r", "\xff\xfea\x00\n\x00", "\xfe\xff\x00a\xd8\x00",
 	} {
 		f.Add([]byte(seed))
 	}
