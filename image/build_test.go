@@ -18,6 +18,7 @@ import (
 	"golang.org/x/tools/txtar"
 
 	"github.com/imgwrap/imgwrap/image/dockerfile"
+	"github.com/imgwrap/imgwrap/image/instrument"
 	"github.com/imgwrap/imgwrap/image/requirements"
 	"github.com/imgwrap/imgwrap/image/scan"
 	"github.com/imgwrap/imgwrap/layer/catalog"
@@ -332,3 +333,220 @@ func rewritten(t *testing.T, bases map[string]*source, opts DockerfileOptions) s
 
 // digestOf stands for the digest of what has a tag.
 func digestOf(tag string) string { return fmt.Sprintf("%x", sha256.Sum256([]byte(tag))) }
+
+// TestDockerfileDecisions looks at single decisions.
+func TestDockerfileDecisions(t *testing.T) {
+	bases := known(t)
+	slim := bases["python:3.11-slim"]
+	variant := func(edit func(*source)) *source {
+		s := *slim
+		config := *slim.parsed
+		s.parsed = &config
+		edit(&s)
+		return &s
+	}
+	const gunicorn = "FROM python:3.11-slim\nCMD [\"gunicorn\", \"app:app\"]\n"
+	locked := func(lines ...string) *requirements.Project {
+		p := &requirements.Project{LockedBy: []string{"requirements.txt"}}
+		for _, line := range lines {
+			name, version, _ := strings.Cut(line, "==")
+			p.Locked = append(p.Locked, instrument.Distribution{Name: name, Version: version})
+		}
+		return p
+	}
+	flask := locked("flask==3.0.3")
+	for _, tt := range []struct {
+		name    string
+		src     string
+		opts    DockerfileOptions
+		edit    func(*buildFacts)
+		want    func(*DockerfilePlan) []string // what is looked at
+		is      []string
+		note    string // in a note or warning
+		refused string
+	}{
+		{
+			name: "native", src: gunicorn, opts: DockerfileOptions{Native: true}, edit: func(f *buildFacts) { f.project = flask },
+			want: func(p *DockerfilePlan) []string {
+				return []string{p.Native.Value, p.Python.Value, p.Distributions.Reason}
+			}, is: []string{"true", "3.11", "requirements.txt"},
+		},
+		{
+			name: "native is not wanted", src: gunicorn, edit: func(f *buildFacts) { f.project = flask },
+			want: func(p *DockerfilePlan) []string { return []string{p.Native.Value, p.Native.Reason} }, is: []string{"false", "it is not wanted"},
+		},
+		{
+			name: "native beside the app's protobuf", src: gunicorn, opts: DockerfileOptions{Native: true}, edit: func(f *buildFacts) { f.project = locked("protobuf==6.1") },
+			want: func(p *DockerfilePlan) []string { return []string{p.Native.Value, p.Native.Reason} }, is: []string{"false", "the app's own protobuf 6.1 is used"},
+		},
+		{
+			name: "native and nothing is locked", src: gunicorn, opts: DockerfileOptions{Native: true},
+			want: func(p *DockerfilePlan) []string { return []string{p.Native.Value, p.Native.Reason} }, is: []string{"false", "whether the app has its own protobuf is not known"},
+		},
+		{
+			name: "native without libstdc++", src: gunicorn, opts: DockerfileOptions{Native: true}, edit: func(f *buildFacts) {
+				f.project = flask
+				f.files = variant(func(s *source) {
+					s.files = tree(t, "usr/local/bin/python3.11", "usr/local/bin/python3 -> python3.11", "usr/local/lib/python3.11/os.py")
+				})
+			},
+			want: func(p *DockerfilePlan) []string { return []string{p.Native.Value, p.Native.Reason} }, is: []string{"false", "it needs libstdc++.so.6, which the image does not have"},
+		},
+		{
+			name: "an older protobuf", src: gunicorn, edit: func(f *buildFacts) { f.project = locked("protobuf==4.25.0") },
+			want: func(p *DockerfilePlan) []string { return []string{p.Release.Version} }, is: []string{"1.27.0"},
+		},
+		{
+			name: "an older protobuf in the base image", src: gunicorn, edit: func(f *buildFacts) {
+				f.files = variant(func(s *source) {
+					s.files = tree(t, "usr/local/bin/python3.11", "usr/local/bin/python3 -> python3.11", "usr/local/lib/python3.11/os.py",
+						"usr/local/lib/python3.11/site-packages/protobuf-4.1.dist-info/METADATA")
+				})
+			},
+			want: func(p *DockerfilePlan) []string { return []string{p.Release.Version, p.Distributions.Reason} }, is: []string{"1.27.0", "the base image"},
+		},
+		{
+			name: "what is locked is newer than in the base image", src: gunicorn, edit: func(f *buildFacts) {
+				f.project = locked("protobuf==6.0")
+				f.files = variant(func(s *source) {
+					s.files = tree(t, "usr/local/bin/python3.11", "usr/local/bin/python3 -> python3.11", "usr/local/lib/python3.11/os.py",
+						"usr/local/lib/python3.11/site-packages/protobuf-4.1.dist-info/METADATA")
+				})
+			},
+			want: func(p *DockerfilePlan) []string { return []string{p.Release.Version} }, is: []string{"1.45.1"},
+		},
+		{
+			name: "no release fits", src: gunicorn, edit: func(f *buildFacts) { f.project = locked("protobuf==3.0") },
+			refused: "none of 2 OpenTelemetry releases fits",
+		},
+		{
+			name: "a conflict that is allowed", src: gunicorn, opts: DockerfileOptions{Instrument: instrument.Options{AllowConflict: []string{"protobuf"}}},
+			edit: func(f *buildFacts) { f.project = locked("protobuf==3.0") },
+			want: func(p *DockerfilePlan) []string { return []string{p.Release.Version} }, is: []string{"1.45.1"}, note: "allowed conflict: ",
+		},
+		{
+			name: "the finished build decides", src: "FROM x\nCMD [\"serve\"]\n", opts: DockerfileOptions{Image: "app:1"}, edit: func(f *buildFacts) {
+				f.project = flask
+				f.image = variant(func(s *source) {
+					s.parsed.Config.Env, s.parsed.Config.Cmd, s.parsed.Config.User = []string{usrLocal, "OTEL_SERVICE_NAME=x"}, []string{"serve"}, "5"
+					s.files = tree(t, "usr/local/bin/python3.11", "usr/local/bin/python3 -> python3.11", "usr/local/lib/python3.11/os.py",
+						"usr/local/lib/python3.11/site-packages/protobuf-4.1.dist-info/METADATA")
+				})
+			},
+			want: func(p *DockerfilePlan) []string {
+				return []string{p.Release.Version, p.Distributions.Reason, p.Launcher.Value, p.User, fmt.Sprint(p.Entrypoint.Known), p.Block[len(p.Block)-2]}
+			},
+			is: []string{"1.27.0", "the finished build app:1", "/usr/local/bin/python3.11", "5", "true", `ENTRYPOINT ["/usr/local/bin/python3.11", "-S", "/opt/imgwrap/bin/opentelemetry-instrument"]`},
+		},
+		{
+			name: "the finished build has the block of another time", src: "FROM x\nCMD [\"serve\"]\n", opts: DockerfileOptions{Image: "app:1"}, edit: func(f *buildFacts) {
+				f.image = variant(func(s *source) {
+					s.parsed.Config.Labels = map[string]string{LabelRelease: "1.27.0/0.48b0"}
+					s.parsed.Config.Entrypoint = []string{"python3", "-S", launcherFile, "/entry"}
+					s.parsed.Config.Env = []string{usrLocal, "OTEL_SERVICE_NAME=x"}
+				})
+			},
+			want: func(p *DockerfilePlan) []string { return append(p.Entrypoint.Args, p.Env[4].Value) }, is: []string{"/entry", "shop"},
+		},
+		{
+			name: "the finished build has no Python", src: gunicorn, opts: DockerfileOptions{Image: "app:1"}, edit: func(f *buildFacts) {
+				f.image = variant(func(s *source) { s.files = tree(t, "bin/sh") })
+			},
+			refused: "app:1: no Python found",
+		},
+		{
+			name: "platforms that start something else", src: "FROM python:3.11-slim\n", edit: func(f *buildFacts) {
+				f.configs = append(f.configs, platformConfig{"linux/arm64", dockerfile.Config{Cmd: []string{"other"}}, nil})
+			},
+			want: func(p *DockerfilePlan) []string {
+				return append(strings.Fields(fmt.Sprint(p.Activate)), p.Launcher.Value)
+			}, is: []string{"[environment]", ""},
+			note: "CMD of the base image is not the same for linux/amd64 and linux/arm64",
+		},
+		{
+			name: "platforms that differ in what is not inherited", src: gunicorn, edit: func(f *buildFacts) {
+				f.configs = append(f.configs, platformConfig{"linux/arm64", dockerfile.Config{Cmd: []string{"other"}}, nil})
+			},
+			want: func(p *DockerfilePlan) []string { return append(p.Base.Platforms, fmt.Sprint(p.Activate)) }, is: []string{"linux/amd64", "linux/arm64", "[entrypoint]"},
+			note: "were looked at, and taken to be alike",
+		},
+		{
+			name: "the base image has OpenTelemetry", src: gunicorn, edit: func(f *buildFacts) {
+				f.configs[0].labels = map[string]string{LabelRelease: "1.27.0/0.48b0", LabelSource: "r.io/a@sha256:1"}
+			},
+			refused: "the base image python:3.11-slim has OpenTelemetry 1.27.0/0.48b0 from imgwrap already",
+		},
+		{
+			name: "a stage before has a block", src: "FROM python:3.11-slim AS a\n# imgwrap:begin\nENTRYPOINT [\"x\"]\n# imgwrap:end\nFROM a\n",
+			want: func(p *DockerfilePlan) []string { return []string{p.Block[len(p.Block)-2], p.Block[len(p.Block)-3]} },
+			is:   []string{`CMD ["python3"]`, `ENTRYPOINT ["python3", "-S", "/opt/imgwrap/bin/opentelemetry-instrument"]`}, note: "stage a, which it is built on, has a block too",
+		},
+		{
+			name: "health check", src: gunicorn + "HEALTHCHECK CMD python check.py\n", opts: DockerfileOptions{Activate: []Activation{ByEnvironment}},
+			want: func(p *DockerfilePlan) []string { return []string{p.Launcher.Reason} }, is: []string{"not needed"}, note: "the health check runs Python",
+		},
+		{
+			name: "instrumentations that are not wanted", src: gunicorn + "ENV OTEL_PYTHON_DISABLED_INSTRUMENTATIONS=redis\n",
+			opts: DockerfileOptions{Instrument: instrument.Options{Without: []string{"flask"}}}, edit: func(f *buildFacts) { f.project = flask },
+			want: func(p *DockerfilePlan) []string { return []string{p.Env[len(p.Env)-1].Value, p.LeftOut[0].Name} }, is: []string{"redis,flask", "flask"},
+		},
+		{
+			name: "Python's own prefix", src: "FROM nobody/knows:1\nENTRYPOINT [\"python3.8\", \"x.py\"]\n",
+			want: func(p *DockerfilePlan) []string { return []string{p.Python.Value, p.Python.Reason, p.Release.Version} }, is: []string{"3.8", "the command names it", "1.27.0"},
+		},
+		{
+			name: "an interpreter without PYTHONPATH", src: "FROM python:3.11-slim\nCMD exec python -X utf8 -WI -E app.py\n",
+			refused: "Python runs with -I or -E",
+		},
+		{name: "an interpreter without site", src: "FROM python:3.11-slim\nENTRYPOINT [\"tini\", \"-s\", \"--\", \"python\", \"-S\", \"x\"]\n", refused: "Python runs with -S"},
+		{
+			name: "options of the program are none of Python's", src: "FROM python:3.11-slim\nCMD [\"python\", \"-m\", \"x\", \"-E\", \"-S\"]\n",
+			want: func(p *DockerfilePlan) []string { return []string{p.Launcher.Value} }, is: []string{"python"},
+		},
+		{name: "another interpreter", src: gunicorn, edit: func(f *buildFacts) {
+			f.files = variant(func(s *source) {
+				s.files = tree(t, "usr/local/bin/pypy3.11", "usr/local/bin/python3 -> pypy3.11", "usr/local/lib/pypy3.11/os.py")
+			})
+		}, refused: "/usr/local/bin/python3 is pypy"},
+		{name: "pip and the user", src: gunicorn + "USER app\n", opts: DockerfileOptions{Pip: true}, edit: func(f *buildFacts) { f.project = flask },
+			want: func(p *DockerfilePlan) []string { return []string{p.Block[1], p.Block[3], p.Packages[2].Name} }, is: []string{"USER root", "USER app", "opentelemetry-instrumentation-flask"}},
+		{name: "pip and root", src: gunicorn + "USER 0:0\n", opts: DockerfileOptions{Pip: true}, edit: func(f *buildFacts) { f.project = flask },
+			want: func(p *DockerfilePlan) []string { return []string{p.Block[1][:4], p.Block[2][:4]} }, is: []string{"RUN ", "ENV "}},
+		{name: "pip and an unknown user", src: "FROM x\nENTRYPOINT [\"serve\"]\n", opts: DockerfileOptions{Pip: true},
+			want: func(p *DockerfilePlan) []string { return []string{p.Block[1][:4]} }, is: []string{"RUN "}, note: "the user of the base image is not known"},
+		{name: "pip and nothing to put it in front of", src: "FROM x\n", opts: DockerfileOptions{Pip: true}, refused: "opentelemetry-instrument cannot be put in front of ENTRYPOINT"},
+		{name: "no layers", src: gunicorn, refused: "no repository of published layers is given"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			opts := tt.opts
+			opts.Source, opts.Service, opts.Version = []byte(tt.src), "shop", "1.0"
+			opts.Layers = "registry.example.com/otel"
+			if tt.name == "no layers" {
+				opts.Layers = ""
+			}
+			facts, err := dockerfileFacts(t, bases, opts)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if tt.edit != nil {
+				tt.edit(&facts)
+			}
+			p, err := planDockerfile(facts, opts, buildable, nil)
+			if tt.refused != "" {
+				if err == nil || !strings.HasPrefix(err.Error(), tt.refused) {
+					t.Fatalf("error %v, want %s", err, tt.refused)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := tt.want(p); !slices.Equal(got, tt.is) {
+				t.Errorf("got %q, want %q", got, tt.is)
+			}
+			if said := strings.Join(slices.Concat(p.Notes, p.Warnings), "\n"); !strings.Contains(said, tt.note) {
+				t.Errorf("said is\n%s\nwithout %s", said, tt.note)
+			}
+		})
+	}
+}
