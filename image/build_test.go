@@ -507,7 +507,7 @@ func TestDockerfileDecisions(t *testing.T) {
 			f.files = variant(func(s *source) {
 				s.files = tree(t, "usr/local/bin/pypy3.11", "usr/local/bin/python3 -> pypy3.11", "usr/local/lib/pypy3.11/os.py")
 			})
-		}, refused: "/usr/local/bin/python3 is pypy"},
+		}, refused: "/usr/local/bin/pypy3.11 is pypy"},
 		{name: "pip and the user", src: gunicorn + "USER app\n", opts: DockerfileOptions{Pip: true}, edit: func(f *buildFacts) { f.project = flask },
 			want: func(p *DockerfilePlan) []string { return []string{p.Block[1], p.Block[3], p.Packages[2].Name} }, is: []string{"USER root", "USER app", "opentelemetry-instrumentation-flask"}},
 		{name: "pip and root", src: gunicorn + "USER 0:0\n", opts: DockerfileOptions{Pip: true}, edit: func(f *buildFacts) { f.project = flask },
