@@ -32,6 +32,7 @@ import (
 var hosts = []string{
 	"registry-1.docker.io", "index.docker.io", "gcr.io", "ghcr.io",
 	"pypi.org", "files.pythonhosted.org",
+	"registry.example.com", // a user's own
 }
 
 // Internet plays registries and PyPI for builds that name them: an HTTP proxy
@@ -188,6 +189,7 @@ func (i *Internet) serve(w http.ResponseWriter, r *http.Request) {
 		}
 		http.NotFound(w, r)
 	default:
+		r.Header.Set("X-Forwarded-Proto", "https") // for the URLs that it answers with
 		i.registry.ServeHTTP(w, r)
 	}
 }
