@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"github.com/imgwrap/imgwrap/image/requirements"
 	"github.com/imgwrap/imgwrap/layer"
@@ -72,7 +74,12 @@ func PlanProject(c *catalog.Catalog, dir string, opts ProjectOptions) (*ProjectP
 		plan.Instrumentations = append(plan.Instrumentations, Instrumentation{s.Name, s.Library, s.Reason})
 	}
 	for _, l := range choice.LeftOut {
-		plan.LeftOut = append(plan.LeftOut, LeftOut(l))
+		plan.LeftOut = append(plan.LeftOut, LeftOut{l.Name, requirements.OfProject(l.Reason)})
+	}
+	for _, r := range plan.Release.Refused {
+		for i := range r.Reasons {
+			r.Reasons[i] = requirements.OfProject(r.Reasons[i])
+		}
 	}
 	plan.Packages = append(plan.Packages, choice.Packages...)
 	plan.Warnings = append(plan.Warnings, choice.Warnings...)
@@ -84,10 +91,11 @@ func PlanProject(c *catalog.Catalog, dir string, opts ProjectOptions) (*ProjectP
 		}
 	}
 	if opts.File == "" {
-		for _, other := range p.Files[1:] {
-			if !plan.has(other) {
-				plan.Notes = append(plan.Notes, fmt.Sprintf("there is %s too: --file chooses it", other))
-			}
+		others := slices.DeleteFunc(slices.Clone(p.Files), func(name string) bool {
+			return slices.ContainsFunc(plan.Files, func(f ProjectFile) bool { return f.File == name })
+		})
+		if len(others) > 0 {
+			plan.Notes = append(plan.Notes, fmt.Sprintf("not looked at: %s (--file chooses)", strings.Join(others, ", ")))
 		}
 	}
 	return plan, nil
@@ -131,15 +139,6 @@ func (p *ProjectPlan) edits(edits []requirements.Edit, notes []string) {
 		p.Files = append(p.Files, ProjectFile{e.File, state, append([]requirements.Package{}, e.Packages...), e.Before, e.After})
 	}
 	p.Notes = append(p.Notes, notes...)
-}
-
-func (p *ProjectPlan) has(file string) bool {
-	for _, f := range p.Files {
-		if f.File == file {
-			return true
-		}
-	}
-	return false
 }
 
 // Path is where a file of the project is.

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"path/filepath"
 
 	"github.com/rogpeppe/go-internal/diff"
 	"github.com/spf13/cobra"
@@ -26,7 +28,8 @@ func (a *app) requirementsCommand() *cobra.Command {
 		Long: `Add OpenTelemetry's packages to a project that is installed with pip, Pipenv, uv,
 Poetry, PDM or conda: the distro, the exporter and the instrumentations of what
 the project requires, pinned to the newest release that fits the versions in its
-lock file. What would change is printed as a diff; --write changes it.`,
+lock file. What would change is printed as a diff; --write changes it. DIR, the
+current directory if none is given, may also be one of the project's files.`,
 		Example: `  imgwrap requirements
   imgwrap requirements --write services/shop
   imgwrap requirements --check --file requirements/prod.txt`,
@@ -50,6 +53,9 @@ lock file. What would change is printed as a diff; --write changes it.`,
 			dir := "."
 			if len(args) == 1 {
 				dir = args[0]
+			}
+			if info, err := os.Stat(dir); err == nil && info.Mode().IsRegular() && opts.File == "" {
+				dir, opts.File = filepath.Dir(dir), filepath.Base(dir)
 			}
 			plan, err := a.planRequirements(dir, opts, undo)
 			if err != nil {

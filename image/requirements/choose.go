@@ -36,16 +36,18 @@ type Choice struct {
 // ConflictError says that no release fits what the project has.
 type ConflictError struct{ *instrument.NoReleaseError }
 
-func (e *ConflictError) Error() string {
-	return strings.ReplaceAll(e.NoReleaseError.Error(), "the image", "the project")
-}
+func (e *ConflictError) Error() string { return OfProject(e.NoReleaseError.Error()) }
 
 func (e *ConflictError) Unwrap() error { return e.NoReleaseError }
 
 // Hint says what would have to change.
 func (e *ConflictError) Hint() string {
-	return strings.NewReplacer("the image", "the project", "an image with another Python can be wrapped", "another Python can be named with --python").Replace(e.NoReleaseError.Hint())
+	return OfProject(strings.Replace(e.NoReleaseError.Hint(), "an image with another Python can be wrapped", "another Python can be named with --python", 1))
 }
+
+// OfProject makes a reason of [instrument.Choose], which speaks of an image, one
+// about a project.
+func OfProject(reason string) string { return strings.ReplaceAll(reason, "the image", "the project") }
 
 // UnknownPropagatorError names a propagator that was asked for and is not there.
 type UnknownPropagatorError struct {
@@ -138,10 +140,10 @@ func (p *Project) Choose(c *catalog.Catalog, opts Options) (*Choice, error) {
 	}
 	choice.close(own)
 	for _, conflict := range choice.Allowed {
-		choice.Warnings = append(choice.Warnings, "allowed conflict: "+strings.ReplaceAll(conflict.String(), "the image", "the project")+"; installers will refuse it")
+		choice.Warnings = append(choice.Warnings, "allowed conflict: "+OfProject(conflict.String())+"; installers will refuse it")
 	}
 	for _, conflict := range choice.Proven {
-		choice.Warnings = append(choice.Warnings, "beyond the bounds: "+strings.ReplaceAll(conflict.String(), "the image", "the project")+"; it works, but installers will refuse it")
+		choice.Warnings = append(choice.Warnings, "beyond the bounds: "+OfProject(conflict.String())+"; it works, but installers will refuse it")
 	}
 	return choice, nil
 }
