@@ -42,6 +42,8 @@ func list(t *testing.T, patterns ...string) []listed {
 func floor(importPath string) int {
 	switch p := strings.TrimPrefix(importPath, module); {
 	case strings.HasPrefix(p, "cmd/"):
+		return 5
+	case p == "image/frontend":
 		return 4
 	case p == "image":
 		return 3
@@ -78,6 +80,24 @@ func TestRules(t *testing.T) {
 			why:       "the command line links no gRPC",
 			packages:  func(p string) bool { return p == module+"cmd/imgwrap" },
 			forbidden: []string{"google.golang.org/grpc"},
+		},
+		{
+			why: "only the frontend talks to a builder",
+			packages: func(p string) bool {
+				return p != module+"image/frontend" && p != module+"cmd/imgwrap-frontend"
+			},
+			forbidden: []string{
+				"github.com/moby/buildkit/client/llb",
+				"github.com/moby/buildkit/frontend/gateway/client",
+				"github.com/moby/buildkit/frontend/gateway/grpcclient",
+				"github.com/moby/buildkit/solver/pb",
+			},
+			direct: true,
+		},
+		{
+			why:       "the use cases know BuildKit's parser of Dockerfiles at most",
+			packages:  func(p string) bool { return p == module+"image" },
+			forbidden: []string{"github.com/moby/buildkit/client/llb", "github.com/moby/buildkit/solver/pb", "google.golang.org/grpc"},
 		},
 		{
 			why:       "logging is the command's business",

@@ -180,7 +180,7 @@ func (b *build) look(ctx context.Context, platforms []exptypes.Platform) ([]imag
 			}
 			var layers []*scan.Layer
 			if ref != nil { // else there are no files
-				l, err := scan.Walk(gctx, tree{ref}, walkJobs)
+				l, err := scan.Walk(gctx, tree{ref}, b.walkJobs())
 				if err != nil {
 					return fmt.Errorf("looking into the image for %s: %w", p.ID, err)
 				}

@@ -38,7 +38,8 @@ func (b *build) resolve(ctx context.Context, l image.BuiltLayer, p exptypes.Plat
 		},
 	})
 	if err != nil {
-		return nil, fmt.Errorf("imgwrap: reading the layer %s (if it is not there, %s): %w", tagged, push, err)
+		// Not wrapped: the client is told the innermost error of the builder's own.
+		return nil, explain(&optionError{fmt.Sprintf("reading the layer %s: %v", tagged, err), "if it is not there, " + push})
 	}
 	var found struct {
 		RootFS struct {

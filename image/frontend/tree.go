@@ -11,8 +11,15 @@ import (
 	"github.com/imgwrap/imgwrap/image/scan"
 )
 
-// walkJobs is how many questions are asked of the builder at a time.
-const walkJobs = 16
+// walkJobs is how many questions about an image the builder is asked at a time.
+// Builders that cannot merge may be of an age when several at once made them give
+// up ("flightcontrol: exceeded retry timeout").
+func (b *build) walkJobs() int {
+	if !b.merges() {
+		return 1
+	}
+	return 16
+}
 
 // tree shows what was built as the gateway shows it.
 type tree struct{ ref client.Reference }

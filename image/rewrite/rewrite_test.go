@@ -107,6 +107,29 @@ func TestConfig(t *testing.T) {
 	}
 }
 
+func TestBuiltConfig(t *testing.T) {
+	in := `{"os":"linux","rootfs":{"type":"layers","diff_ids":["sha256:1"]},"history":[{"created_by":"base"}, {"empty_layer":true}],"config":{"Env":["A=1"]}}`
+	e := edit
+	e.Labels, e.Created = nil, time.Time{}
+	want := `{"os":"linux","rootfs":{"type":"layers","diff_ids":["sha256:1"]},"history":[{"created_by":"base"}, {"empty_layer":true},{"created_by":"imgwrap: bundle"},{"created_by":"imgwrap: launch"},{"created_by":"ENV NEW=a=b","empty_layer":true}],"config":{"Env":["A=1","B=2&2","NEW=a=b"],"Entrypoint":["opentelemetry-instrument","/app/<run>"]}}`
+	got, err := BuiltConfig([]byte(in), e)
+	if err != nil || string(got) != want {
+		t.Errorf("got %v\n%s\nwant\n%s", err, got, want)
+	}
+	// Without layers or a history: so does one begin that is made of nothing.
+	e.Entrypoint, e.Env, e.Created = nil, nil, created
+	got, err = BuiltConfig([]byte(`{"rootfs":{"type":"layers"}}`), e)
+	want = `{"rootfs":{"type":"layers"},"history":[{"created":"2026-03-04T04:06:07Z","created_by":"imgwrap: bundle"},{"created":"2026-03-04T04:06:07Z","created_by":"imgwrap: launch"},{"created":"2026-03-04T04:06:07Z","created_by":"ENV NEW=a=b","empty_layer":true}],"created":"2026-03-04T04:06:07Z"}`
+	if err != nil || string(got) != want {
+		t.Errorf("got %v\n%s\nwant\n%s", err, got, want)
+	}
+	for _, bad := range []string{"", "null", `{"history":{}}`, `{"history":[1]}`, `{"config":[]}`} {
+		if got, err := BuiltConfig([]byte(bad), edit); err == nil {
+			t.Errorf("%s became %s", bad, got)
+		}
+	}
+}
+
 func TestConfigErrors(t *testing.T) {
 	for in, want := range map[string]string{
 		``:                           "config is not JSON: unexpected end of JSON input",
