@@ -131,6 +131,9 @@ func (p *Project) Choose(c *catalog.Catalog, opts Options) (*Choice, error) {
 			break
 		}
 	}
+	if opts.Python == "" && len(choice.Refused) > 0 && choice.Refused[0].Python != "" {
+		choice.Notes = append(choice.Notes, fmt.Sprintf("newer releases do not run on Python %s, the lowest that the project allows: --python names the one that it runs on", choice.Python))
+	}
 	own := map[string]bool{}
 	for _, d := range env.Distributions {
 		own[pep508.Normalize(d.Name)] = true

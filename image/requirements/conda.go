@@ -24,7 +24,7 @@ type condaFile struct {
 	pipKey       *yaml.Node
 	installsPip  bool // conda's own pip is in the list
 	requirements []pep508.Requirement
-	text         *textFile // what is in the list of pip, each line the node's
+	text         *textFile // what is in the list of pip
 	python       string    // PEP 440 specifiers
 }
 
@@ -85,10 +85,7 @@ func parseConda(src []byte) (*condaFile, error) {
 		if err != nil {
 			return nil, atLine(err, d.Line)
 		}
-		for _, r := range one.requirements {
-			r.line = d.Line
-			f.text.requirements = append(f.text.requirements, r)
-		}
+		f.text.requirements = append(f.text.requirements, one.requirements...)
 		for _, in := range one.included {
 			in.line = d.Line
 			f.text.included = append(f.text.included, in)

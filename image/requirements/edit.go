@@ -99,12 +99,15 @@ func (p *Project) Add(choice *Choice, group string) (edits []Edit, notes []strin
 		if e.Before, err = p.content(name); err != nil {
 			return nil, nil, err
 		}
-		e.Packages, err = p.lacking(e.Before, name, pkgs, i > 0)
-		if err != nil {
-			return nil, nil, in(name, err)
-		}
-		if e.Packages == nil && len(pkgs) > 0 && i > 0 {
-			continue // of another release: the note below says what to do
+		e.Packages = pkgs
+		if i > 0 {
+			var fits bool
+			if e.Packages, fits, err = lacking(e.Before, pkgs); err != nil {
+				return nil, nil, in(name, err)
+			}
+			if !fits {
+				continue // it has to be compiled again, which a note says
+			}
 		}
 		if e.After, err = ed.add(e.Before, e.Packages); err != nil {
 			return nil, nil, in(name, err)
@@ -129,32 +132,28 @@ func (p *Project) follows(choice *Choice) bool {
 	return !slices.ContainsFunc(choice.Packages, func(pkg Package) bool { return locked[pkg.Name] != pkg.Version })
 }
 
-// lacking are the packages that a file does not have outside of what was added:
-// a compiled file has them once it was compiled again. It is nil if the file has
-// one in another version.
-func (p *Project) lacking(src []byte, name string, pkgs []Package, compiled bool) ([]Package, error) {
-	if !compiled {
-		return pkgs, nil
-	}
+// lacking are the packages that a compiled file does not have outside of what was
+// added: it has them once it was compiled again. It does not fit if it has one in
+// another version.
+func lacking(src []byte, pkgs []Package) (list []Package, fits bool, err error) {
 	_, without, err := textWithout(src)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	had := map[string]string{}
 	for _, req := range without.requirements {
-		version, _ := pinned(req.Requirement)
+		version, _ := pinned(req)
 		had[pep508.Normalize(req.Name)] = version
 	}
-	lacking := []Package{}
 	for _, pkg := range pkgs {
 		switch version, ok := had[pkg.Name]; {
 		case !ok:
-			lacking = append(lacking, pkg)
+			list = append(list, pkg)
 		case version != pkg.Version && strings.HasPrefix(pkg.Name, "opentelemetry-"):
-			return nil, nil
+			return nil, false, nil
 		}
 	}
-	return lacking, nil
+	return list, true, nil
 }
 
 // Remove returns what becomes of the project's files without what was added.

@@ -51,6 +51,7 @@ type dependency struct {
 	extras        []string
 	extra         string // of the package it starts from that it belongs to
 	development   bool
+	member        string // of a root, the folder of the project that it is of, relative to the lock
 }
 
 // holds tells whether a marker does. One that is not understood, such as the
@@ -194,34 +195,37 @@ func parseUV(src []byte) (*lock, error) {
 	}
 	l := &lock{python: file.RequiresPython, roots: []dependency{}}
 	for _, p := range file.Package {
-		own := p.Source.Virtual != "" || p.Source.Editable != ""
+		folder := p.Source.Virtual + p.Source.Editable // of a member of the workspace
+		root := func(e dependency) {
+			if e.member = folder; folder != "" {
+				l.roots = append(l.roots, e)
+			}
+		}
 		q := lockedPackage{name: pep508.Normalize(p.Name), version: p.Version}
 		if len(p.ResolutionMarkers) > 0 {
 			q.marker = "(" + strings.Join(p.ResolutionMarkers, ") or (") + ")"
 		}
 		for _, d := range p.Dependencies {
 			q.dependencies = append(q.dependencies, d.edge())
+			root(d.edge())
 		}
-		if own {
-			l.roots = append(l.roots, q.dependencies...)
-			q.version = "" // the project itself
+		if folder != "" {
+			q.version = "" // no distribution that is locked
 		}
 		for extra, dependencies := range p.OptionalDependencies {
 			for _, d := range dependencies {
 				e := d.edge()
 				e.extra = pep508.Normalize(extra)
 				q.dependencies = append(q.dependencies, e)
-				if own {
-					e.development = developmentName(extra)
-					l.roots = append(l.roots, e)
-				}
+				e.development = developmentName(extra)
+				root(e)
 			}
 		}
 		for group, dependencies := range p.DevDependencies {
 			for _, d := range dependencies {
 				e := d.edge()
 				e.development = developmentName(group)
-				l.roots = append(l.roots, e)
+				root(e)
 			}
 		}
 		l.packages = append(l.packages, q)

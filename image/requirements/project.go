@@ -135,23 +135,26 @@ func in(file string, err error) error {
 
 // editorFor is nil if the file cannot be edited.
 func editorFor(file string) editor {
-	switch base := path.Base(file); {
-	case base == "Pipfile":
+	switch base := path.Base(file); base {
+	case "Pipfile":
 		return pipfile{}
-	case base == "pyproject.toml":
+	case "pyproject.toml":
 		return pyproject{}
-	case condaName.MatchString(base):
+	}
+	switch path.Ext(file) {
+	case ".yml", ".yaml":
 		return conda{}
-	case textName.MatchString(file):
+	case ".txt", ".in", ".pip":
 		return text{}
 	}
 	return nil
 }
 
-var (
-	condaName = regexp.MustCompile(`^(conda-)?environment([-_.][\w-]+)?\.ya?ml$`)
-	textName  = regexp.MustCompile(`(?i)^([\w./-]*[-_./])?(requirements|reqs)([-_.][\w.-]+)?\.(txt|in|pip)$|(^|/)requirements/[\w.-]+\.(txt|in|pip)$`)
-)
+// projectName matches the project files that are found; others have to be named.
+var projectName = regexp.MustCompile(`^(Pipfile|pyproject\.toml)$` +
+	`|^(conda-)?environment([-_.][\w-]+)?\.ya?ml$` +
+	`|(?i)^([\w./-]*[-_./])?(requirements|reqs)([-_.][\w.-]+)?\.(txt|in|pip)$` +
+	`|(?i)^(requirements|reqs)/[\w.-]+\.(txt|in|pip)$`)
 
 // list finds the project files. The one that is asked for becomes the first.
 func (r *reader) list(asked string) error {
@@ -164,7 +167,7 @@ func (r *reader) list(asked string) error {
 		switch {
 		case !e.IsDir():
 			names = append(names, e.Name())
-		case e.Name() == "requirements" || e.Name() == "reqs":
+		case strings.EqualFold(e.Name(), "requirements") || strings.EqualFold(e.Name(), "reqs"):
 			inside, err := os.ReadDir(filepath.Join(r.p.Dir, e.Name()))
 			if err != nil {
 				return fmt.Errorf("reading the project: %w", err)
@@ -178,7 +181,7 @@ func (r *reader) list(asked string) error {
 	}
 	rank := map[string]int{}
 	for _, name := range names {
-		if strings.Contains(strings.ToLower(name), "constraint") || editorFor(name) == nil {
+		if strings.Contains(strings.ToLower(name), "constraint") || !projectName.MatchString(name) {
 			continue
 		}
 		rank[name] = fileRank(name)
@@ -221,16 +224,14 @@ func fileRank(name string) int {
 	has := func(list ...string) bool {
 		return slices.ContainsFunc(words, func(w string) bool { return slices.Contains(list, w) })
 	}
-	rank := 0
-	switch {
-	case name == "Pipfile":
+	rank := 10
+	switch editorFor(name).(type) {
+	case pipfile:
 		return 1
-	case name == "pyproject.toml": // without a lock; see list for others
+	case pyproject: // without a lock; see list for others
 		return 40
-	case condaName.MatchString(path.Base(name)):
+	case conda:
 		rank = 30
-	default:
-		rank = 10
 	}
 	switch {
 	case developmentName(base):
@@ -402,7 +403,7 @@ func (r *reader) mainText(main string) error {
 		if err != nil {
 			return in(name, err)
 		}
-		r.own(with.list(), without.list())
+		r.own(with.requirements, without.requirements)
 		if i == 0 {
 			if err := r.text(name, without, false); err != nil {
 				return err
@@ -410,7 +411,7 @@ func (r *reader) mainText(main string) error {
 			continue
 		}
 		for _, req := range without.requirements {
-			if version, ok := pinned(req.Requirement); ok && req.Applies(r.env) {
+			if version, ok := pinned(req); ok && req.Applies(r.env) {
 				r.locked[pep508.Normalize(req.Name)] = version
 			}
 		}
@@ -457,14 +458,6 @@ func compileCommand(source, compiled string) func([]byte) string {
 	}
 }
 
-func (f *textFile) list() []pep508.Requirement {
-	list := make([]pep508.Requirement, len(f.requirements))
-	for i, r := range f.requirements {
-		list[i] = r.Requirement
-	}
-	return list
-}
-
 // text notes what a requirements file says, and the files it includes.
 func (r *reader) text(name string, f *textFile, constraint bool) error {
 	if r.open[name] {
@@ -481,14 +474,14 @@ func (r *reader) text(name string, f *textFile, constraint bool) error {
 		if !req.Applies(r.env) {
 			continue
 		}
-		if _, ok := pinned(req.Requirement); ok {
+		if _, ok := pinned(req); ok {
 			r.p.LockedBy = append(r.p.LockedBy, name)
 		}
 		if constraint {
 			key := pep508.Normalize(req.Name)
 			r.constraints[key] = both(r.constraints[key], req.Specifiers.String())
 		} else {
-			r.require(req.Requirement)
+			r.require(req)
 		}
 	}
 	for _, include := range f.included {
@@ -537,7 +530,7 @@ func (r *reader) mainConda(main string) error {
 	if err != nil {
 		return in(main, err)
 	}
-	r.own(with.text.list(), without.text.list())
+	r.own(with.text.requirements, without.text.requirements)
 	for _, req := range without.requirements {
 		if _, ok := pinned(req); ok {
 			r.p.LockedBy = append(r.p.LockedBy, main)

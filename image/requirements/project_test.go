@@ -2,6 +2,7 @@ package requirements
 
 import (
 	"errors"
+	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
@@ -212,4 +213,86 @@ func loadCatalog(t *testing.T) *catalog.Catalog {
 		t.Fatal(err)
 	}
 	return c
+}
+
+// TestReadWorkspace is about a member of a workspace of uv, whose lock is further
+// up and has other members, too.
+func TestReadWorkspace(t *testing.T) {
+	dir := unpack(t, txtar.Parse([]byte(`
+-- uv.lock --
+version = 1
+requires-python = ">=3.11"
+
+[manifest]
+members = ["api", "jobs", "root"]
+
+[[package]]
+name = "api"
+version = "1"
+source = { editable = "services/api" }
+dependencies = [{ name = "flask" }, { name = "jobs" }]
+
+[[package]]
+name = "flask"
+version = "3.0.3"
+source = { registry = "https://pypi.org/simple" }
+
+[[package]]
+name = "jobs"
+version = "1"
+source = { virtual = "services/jobs" }
+dependencies = [{ name = "redis" }]
+
+[[package]]
+name = "redis"
+version = "5.2.1"
+source = { registry = "https://pypi.org/simple" }
+
+[[package]]
+name = "celery"
+version = "5.4.0"
+source = { registry = "https://pypi.org/simple" }
+
+[[package]]
+name = "root"
+version = "1"
+source = { virtual = "." }
+dependencies = [{ name = "celery" }]
+-- services/api/pyproject.toml --
+[project]
+name = "api"
+version = "1"
+dependencies = ["flask", "jobs"]
+-- services/other/pyproject.toml --
+[project]
+name = "other"
+version = "1"
+dependencies = ["flask"]
+`)))
+	for _, tt := range []struct{ folder, python, lockedBy, locked string }{
+		{"services/api", "3.11", "../../uv.lock", "[flask 3.0.3 redis 5.2.1]"},
+		{"services/other", "", "", "[]"},
+	} {
+		p, err := Read(filepath.Join(dir, tt.folder))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := fmt.Sprint(p.Locked); got != tt.locked || strings.Join(p.LockedBy, " ") != tt.lockedBy || p.Python != tt.python {
+			t.Errorf("%s: Python %q, locked %s by %s", tt.folder, p.Python, got, p.LockedBy)
+		}
+	}
+}
+
+func TestReadOtherNames(t *testing.T) {
+	dir := unpack(t, txtar.Parse([]byte("-- deps.txt --\nflask\n-- env.yaml --\ndependencies:\n  - redis\n-- notes.md --\n")))
+	for file, want := range map[string]string{"deps.txt": "[flask]", "env.yaml": "[redis]", "./deps.txt": "[flask]"} {
+		p, err := ReadFor(dir, file, "")
+		if err != nil || fmt.Sprint(p.Declared) != want || len(p.Files) != 1 {
+			t.Errorf("%s: %v, %+v", file, err, p)
+		}
+	}
+	var missing *MissingFileError
+	if _, err := ReadFor(dir, "notes.md", ""); !errors.As(err, &missing) {
+		t.Errorf("notes.md: %v", err)
+	}
 }

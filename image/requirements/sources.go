@@ -3,6 +3,7 @@ package requirements
 import (
 	"bytes"
 	"path"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -354,5 +355,40 @@ func (r *reader) lock(main string) (*lock, projectLock, error) {
 		l, err := file.parse(src)
 		return l, projectLock{name, src, file.lockFormat}, in(name, err)
 	}
+	if path.Base(main) == "pyproject.toml" {
+		return r.workspaceLock(path.Dir(main))
+	}
 	return nil, projectLock{}, nil
+}
+
+// workspaceLock reads the uv.lock of a workspace that a folder is a member of.
+func (r *reader) workspaceLock(dir string) (*lock, projectLock, error) {
+	absolute, err := filepath.Abs(filepath.Join(r.p.Dir, filepath.FromSlash(dir)))
+	if err != nil {
+		return nil, projectLock{}, err
+	}
+	for up := path.Join(dir, ".."); ; up = path.Join(up, "..") {
+		name := path.Join(up, lockFiles[0].name)
+		src, err := r.file(name)
+		if err != nil {
+			return nil, projectLock{}, err
+		}
+		root, err := filepath.Abs(filepath.Join(r.p.Dir, filepath.FromSlash(up)))
+		if err != nil || src == nil && root == filepath.Dir(root) {
+			return nil, projectLock{}, err
+		}
+		if src == nil {
+			continue
+		}
+		l, err := lockFiles[0].parse(src)
+		if err != nil {
+			return nil, projectLock{}, in(name, err)
+		}
+		member, err := filepath.Rel(root, absolute)
+		l.roots = slices.DeleteFunc(l.roots, func(d dependency) bool { return d.member != filepath.ToSlash(member) })
+		if err != nil || len(l.roots) == 0 {
+			return nil, projectLock{}, nil // the folder is no member
+		}
+		return l, projectLock{name, src, lockFiles[0].lockFormat}, nil
+	}
 }

@@ -13,16 +13,10 @@ import (
 // textFile is a file of pip's format; see
 // https://pip.pypa.io/en/stable/reference/requirements-file-format/.
 type textFile struct {
-	requirements []textRequirement
+	requirements []pep508.Requirement
 	included     []include // -r and -c, in the order of the file
 	hashes       bool      // everything in it has to be hashed
 	project      bool      // it names the project that it is in: -e .
-}
-
-type textRequirement struct {
-	pep508.Requirement
-	line   int
-	hashed bool
 }
 
 // include is another file that a file names.
@@ -79,8 +73,7 @@ func parseText(src []byte) (*textFile, error) {
 		if at := textOption.FindStringIndex(line); at != nil {
 			text, options = strings.TrimSpace(line[:at[0]]), line[at[0]:]
 		}
-		r := textRequirement{line: number, hashed: strings.Contains(options, "--hash")}
-		f.hashes = f.hashes || r.hashed
+		f.hashes = f.hashes || strings.Contains(options, "--hash")
 		req, err := pep508.Parse(text)
 		if err != nil && textLocation.MatchString(text) {
 			f.project = f.project || textProject.MatchString(text)
@@ -90,8 +83,7 @@ func parseText(src []byte) (*textFile, error) {
 		} else if err != nil {
 			return nil, &SyntaxError{Line: number, Problem: err.Error()}
 		}
-		r.Requirement = req
-		f.requirements = append(f.requirements, r)
+		f.requirements = append(f.requirements, req)
 	}
 	return f, nil
 }
@@ -132,7 +124,7 @@ func (f *textFile) option(line string, number int) error {
 	case "-e", "--editable":
 		f.project = f.project || textProject.MatchString(value)
 		if req := located(value); req.Name != "" {
-			f.requirements = append(f.requirements, textRequirement{Requirement: req, line: number})
+			f.requirements = append(f.requirements, req)
 		}
 	case "--require-hashes":
 		f.hashes = true

@@ -93,7 +93,7 @@ func TestTextHashes(t *testing.T) {
 		t.Errorf("%v, got\n%q, want\n%q", err, got, want)
 	}
 	f, err := parseText(got)
-	if err != nil || len(f.requirements) != 2 || !f.requirements[1].hashed {
+	if err != nil || len(f.requirements) != 2 || !f.hashes {
 		t.Errorf("%v, %+v", err, f)
 	}
 }
