@@ -480,6 +480,10 @@ func (d *dockerfileDecision) choose() error {
 			from = append(from, "the base image")
 		}
 	}
+	if len(from) == 0 && len(project.Declared) > 0 {
+		from = project.Files
+		d.warn("nothing is locked: the release is chosen by what the project asks for, and an installer may find other versions")
+	}
 	d.Distributions = Reasoned{fmt.Sprint(len(project.Locked)), strings.Join(from, ", ")}
 	if len(from) == 0 {
 		d.Distributions = Reasoned{"0", "no lock file, no finished build, and nothing in the base image"}
@@ -766,6 +770,11 @@ func (d *dockerfileDecision) start(b *dockerfile.Block) {
 		return
 	}
 	b.Entrypoint = slices.Concat(d.prefix, d.state.Entrypoint)
+	for _, field := range []string{dockerfile.Entrypoint, dockerfile.Cmd} {
+		if d.state.ShellForm[field] {
+			d.note("%s (%s) is in shell form: the shell is started, and what it starts is instrumented", field, d.state.Origins[field])
+		}
+	}
 	if !d.state.CmdOwn && len(d.state.Cmd) > 0 {
 		b.Cmd = d.state.Cmd
 		d.note("CMD is repeated: it is inherited, and ENTRYPOINT takes away what is")

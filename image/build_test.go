@@ -416,6 +416,24 @@ func TestDockerfileDecisions(t *testing.T) {
 			want: func(p *DockerfilePlan) []string { return []string{p.Release.Version} }, is: []string{"1.45.1"},
 		},
 		{
+			name: "nothing is locked", src: gunicorn, edit: func(f *buildFacts) {
+				dir := t.TempDir()
+				if err := os.WriteFile(filepath.Join(dir, "requirements.txt"), []byte("flask>=2\nprotobuf<5\n"), 0o600); err != nil {
+					t.Fatal(err)
+				}
+				var err error
+				if f.project, err = requirements.Read(dir); err != nil {
+					t.Fatal(err)
+				}
+			},
+			want: func(p *DockerfilePlan) []string { return []string{p.Release.Version, p.Distributions.Reason} }, is: []string{"1.27.0", "requirements.txt"},
+			note: "nothing is locked",
+		},
+		{
+			name: "a shell", src: "FROM python:3.11-slim\nCMD python app.py\n",
+			want: func(p *DockerfilePlan) []string { return []string{p.Launcher.Value} }, is: []string{"python"}, note: "CMD (line 2) is in shell form",
+		},
+		{
 			name: "no release fits", src: gunicorn, edit: func(f *buildFacts) { f.project = locked("protobuf==3.0") },
 			refused: "none of 2 OpenTelemetry releases fits",
 		},

@@ -2,7 +2,6 @@ package dockerfile
 
 import (
 	"fmt"
-	"maps"
 	"path"
 	"slices"
 	"strings"
@@ -44,7 +43,8 @@ type State struct {
 	// CmdOwn is set if the stage itself has a CMD. ENTRYPOINT takes away one that
 	// is inherited.
 	CmdOwn bool
-	// ShellForm says of ENTRYPOINT and CMD whether a shell runs them.
+	// ShellForm says of ENTRYPOINT and CMD whether they are an instruction that a
+	// shell runs.
 	ShellForm map[string]bool
 	// Warnings are about instructions that mean something else than they seem to.
 	Warnings []string
@@ -205,6 +205,7 @@ func (s *state) apply(node *parser.Node, parsed any, origin string) error {
 			s.Cmd = nil
 			delete(s.Origins, Cmd)
 			delete(s.Unknown, Cmd)
+			delete(s.ShellForm, Cmd)
 		}
 	}
 	return nil
@@ -278,9 +279,4 @@ func (s *State) Environ() map[string]string {
 		env[name] = value
 	}
 	return env
-}
-
-// UnknownFields lists the fields that nothing is known of, for people.
-func (s *State) UnknownFields() []string {
-	return slices.Sorted(maps.Keys(s.Unknown))
 }
