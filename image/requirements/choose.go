@@ -151,15 +151,14 @@ func (p *Project) Choose(c *catalog.Catalog, opts Options) (*Choice, error) {
 	return choice, nil
 }
 
-// distributions are what the project has without what was added before. Of
-// releases of OpenTelemetry, what is locked because of that counts too, so that a
-// lock is kept; unless another release is asked for, or the lock is of one.
+// distributions are what the project has without what was added before. Where
+// that is locked, all of its release counts, so that the lock is kept; unless
+// another release is asked for, or the lock is of another one.
 func (p *Project) distributions(asked bool) []instrument.Distribution {
-	drop := func(string) bool { return false }
-	if len(p.added) > 0 && (asked || !p.lockedAddition()) {
-		drop = func(name string) bool {
-			return strings.HasPrefix(name, "opentelemetry-") && !slices.Contains(p.Declared, name)
-		}
+	locked := p.lockedDistro()
+	another := locked != "" && (asked || locked != p.added[distro])
+	drop := func(name string) bool {
+		return another && strings.HasPrefix(name, "opentelemetry-") && !slices.Contains(p.Declared, name)
 	}
 	var list []instrument.Distribution
 	for _, d := range p.Locked {
@@ -177,11 +176,18 @@ func (p *Project) distributions(asked bool) []instrument.Distribution {
 	return list
 }
 
-// lockedAddition tells whether what was added is locked.
-func (p *Project) lockedAddition() bool {
-	return slices.ContainsFunc(p.Locked, func(d instrument.Distribution) bool {
-		return d.Name == distro && p.added[distro] == d.Version
-	})
+// lockedDistro is the version of the distro that is locked because it was added,
+// "" if it is not.
+func (p *Project) lockedDistro() string {
+	if p.added[distro] == "" {
+		return ""
+	}
+	for _, d := range p.Locked {
+		if d.Name == distro {
+			return d.Version
+		}
+	}
+	return ""
 }
 
 // bystander says why a library that is there does not ask for an instrumentation:
@@ -200,7 +206,7 @@ func (p *Project) bystander(s instrument.Selection, r *catalog.Release, opts ins
 	}
 	_, before := p.added[s.Distribution]
 	_, bundled := find(r, name)
-	if bundled && !before && p.lockedAddition() && !slices.Contains(p.Declared, name) {
+	if bundled && !before && p.lockedDistro() != "" && !slices.Contains(p.Declared, name) {
 		return s.Library + ": OpenTelemetry itself needs it"
 	}
 	return ""

@@ -147,16 +147,11 @@ func TestLockedAgain(t *testing.T) {
 	old := Options{Instrument: instrument.Options{Release: "1.40.0"}}
 	_, choice, edits, _ := add(t, dir, old, "")
 	write(t, dir, edits)
-	lock, err := os.ReadFile(filepath.Join(dir, "Pipfile.lock"))
-	if err != nil {
-		t.Fatal(err)
-	}
 	entries := ""
 	for _, p := range choice.Closure {
 		entries += "\n        \"" + p.Name + "\": {\"version\": \"==" + p.Version + "\"},"
 	}
-	lock = []byte(strings.Replace(string(lock), `"default": {`, `"default": {`+entries, 1))
-	write(t, dir, []Edit{{File: "Pipfile.lock", After: lock}})
+	replaceIn(t, filepath.Join(dir, "Pipfile.lock"), `"default": {`, `"default": {`+entries)
 
 	_, again, edits, notes := add(t, dir, Options{}, "")
 	if edits[0].Changed() || notes != "" || again.Release.Version != "1.40.0" {
@@ -168,6 +163,36 @@ func TestLockedAgain(t *testing.T) {
 	}
 	if strings.Contains(string(edits[0].After), "instrumentation-requests") {
 		t.Errorf("requests is only there for OpenTelemetry:\n%s", edits[0].After)
+	}
+}
+
+// TestOpenTelemetryOfOthers is about a library that brings parts of OpenTelemetry:
+// they are the project's own, before and after the lock follows.
+func TestOpenTelemetryOfOthers(t *testing.T) {
+	dir := layout(t, "pipenv")
+	replaceIn(t, filepath.Join(dir, "Pipfile.lock"), `"default": {`, `"default": {
+        "opentelemetry-api": {"version": "==1.30.0"},
+        "opentelemetry-sdk": {"version": "==1.30.0"},`)
+	for range 2 {
+		_, choice, edits, _ := add(t, dir, Options{}, "")
+		if choice.Release.Version != "1.30.0" {
+			t.Errorf("%s: %+v", choice.Release, choice.Refused)
+		}
+		write(t, dir, edits)
+	}
+}
+
+func replaceIn(t *testing.T, file, old, text string) {
+	t.Helper()
+	b, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(b), old) {
+		t.Fatalf("%s has no %s", file, old)
+	}
+	if err := os.WriteFile(file, []byte(strings.Replace(string(b), old, text, 1)), 0o644); err != nil {
+		t.Fatal(err)
 	}
 }
 
