@@ -202,8 +202,7 @@ func (p *project) sh(t *testing.T, command string) string {
 	if err != nil {
 		t.Fatalf("%s: %v\n%s", command, err, out)
 	}
-	first, _, _ := strings.Cut(command, " opentelemetry-")
-	t.Logf("%s: %.1f s", first, time.Since(began).Seconds())
+	t.Logf("%s: %.1f s, CPU %.1f s", command, time.Since(began).Seconds(), (cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()).Seconds())
 	return string(out)
 }
 
