@@ -541,7 +541,7 @@ func (d *dockerfileDecision) activate() error {
 			return &UsageError{"what pip installs is not activated by the environment", "leave out --activate, or --install pip"}
 		}
 		if unfit != "" {
-			return &RefusedError{"opentelemetry-instrument cannot be put in front of ENTRYPOINT: " + unfit, "write ENTRYPOINT or CMD into the Dockerfile"}
+			return &RefusedError{"opentelemetry-instrument cannot be put in front of ENTRYPOINT: " + unfit, "write ENTRYPOINT into the Dockerfile, ENTRYPOINT [] if there is to be none"}
 		}
 		d.Activate = []Activation{ByEntrypoint}
 		d.prefix = []string{bundle.Command}
@@ -723,23 +723,21 @@ func (d *dockerfileDecision) install(b *dockerfile.Block) error {
 		d.note("there is nothing to install: the app has OpenTelemetry itself")
 	} else {
 		interpreter := cmp.Or(d.opts.Python, d.command.python(), "python3")
-		var pins []string
-		for _, p := range d.Packages {
-			pins = append(pins, p.Name+"=="+p.Version)
-		}
 		const installed = "/tmp/imgwrap-installed.txt"
 		pip := interpreter + " -m pip --disable-pip-version-check"
-		run := fmt.Sprintf("%s list --format=freeze > %s && %s install --no-cache-dir -c %s %s && rm %s",
-			pip, installed, pip, installed, strings.Join(pins, " "), installed)
-		b.Run = run
+		b.Run = []string{pip + " list --format=freeze > " + installed, "&& " + pip + " install --no-cache-dir -c " + installed}
+		for _, p := range d.Packages {
+			b.Run = append(b.Run, p.Name+"=="+p.Version)
+		}
+		b.Run = append(b.Run, "&& rm "+installed)
 		switch shell := d.state.Shell; {
 		case len(shell) == 0 || slices.Contains([]string{"sh", "bash", "ash", "dash"}, path.Base(shell[0])):
-		default:
-			args, err := dockerfile.List([]string{"/bin/sh", "-c", run})
+		default: // nobody knows what that makes of it
+			args, err := dockerfile.List([]string{"/bin/sh", "-c", strings.Join(b.Run, " ")})
 			if err != nil {
 				return err
 			}
-			b.Run = args
+			b.Run = []string{args}
 		}
 		d.note("pip may change nothing that is installed: the build fails if OpenTelemetry does not fit")
 	}

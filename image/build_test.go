@@ -527,9 +527,9 @@ func TestDockerfileDecisions(t *testing.T) {
 			})
 		}, refused: "/usr/local/bin/pypy3.11 is pypy"},
 		{name: "pip and the user", src: gunicorn + "USER app\n", opts: DockerfileOptions{Pip: true}, edit: func(f *buildFacts) { f.project = flask },
-			want: func(p *DockerfilePlan) []string { return []string{p.Block[1], p.Block[3], p.Packages[2].Name} }, is: []string{"USER root", "USER app", "opentelemetry-instrumentation-flask"}},
+			want: func(p *DockerfilePlan) []string { return []string{p.Block[1], p.Block[8], p.Packages[2].Name} }, is: []string{"USER root", "USER app", "opentelemetry-instrumentation-flask"}},
 		{name: "pip and root", src: gunicorn + "USER 0:0\n", opts: DockerfileOptions{Pip: true}, edit: func(f *buildFacts) { f.project = flask },
-			want: func(p *DockerfilePlan) []string { return []string{p.Block[1][:4], p.Block[2][:4]} }, is: []string{"RUN ", "ENV "}},
+			want: func(p *DockerfilePlan) []string { return []string{p.Block[1][:4], p.Block[6], p.Block[7][:4]} }, is: []string{"RUN ", "    && rm /tmp/imgwrap-installed.txt", "ENV "}},
 		{name: "pip and an unknown user", src: "FROM x\nENTRYPOINT [\"serve\"]\n", opts: DockerfileOptions{Pip: true},
 			want: func(p *DockerfilePlan) []string { return []string{p.Block[1][:4]} }, is: []string{"RUN "}, note: "the user of the base image is not known"},
 		{name: "pip and nothing to put it in front of", src: "FROM x\n", opts: DockerfileOptions{Pip: true}, refused: "opentelemetry-instrument cannot be put in front of ENTRYPOINT"},

@@ -13,10 +13,11 @@ import (
 type Block struct {
 	// Copies are taken from other images.
 	Copies []Copy
-	// Run is a command for a shell, on one line. It runs as RunUser, and what
-	// follows it as User; empty ones leave the user as it is.
-	Run, RunUser, User string
-	Env, Labels        []Variable
+	// Run is a command for a shell, in the parts that are on a line each. It runs
+	// as RunUser, and what follows it as User; empty ones leave the user as it is.
+	Run           []string
+	RunUser, User string
+	Env, Labels   []Variable
 	// Entrypoint and Cmd replace those of the stage, unless they are nil.
 	Entrypoint, Cmd []string
 }
@@ -57,11 +58,12 @@ func (b Block) lines(escape rune, cut string) ([]string, error) {
 	for _, c := range b.Copies {
 		lines = append(lines, fmt.Sprintf("COPY --from=%s %s %s", c.From, c.Path, c.Path))
 	}
-	if b.Run != "" {
+	if len(b.Run) > 0 {
 		if b.RunUser != "" {
 			lines = append(lines, "USER "+quote(b.RunUser, escape))
 		}
-		lines = append(lines, "RUN "+b.Run)
+		run := strings.Split("RUN "+strings.Join(b.Run, " "+string(escape)+"\n    "), "\n")
+		lines = append(lines, run...)
 		if b.User != "" {
 			lines = append(lines, "USER "+quote(b.User, escape))
 		}

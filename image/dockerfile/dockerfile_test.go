@@ -43,7 +43,7 @@ func corpus(t testing.TB) map[string][]byte {
 func sample(value string) Block {
 	return Block{
 		Copies:  []Copy{{"registry.example.com/otel@sha256:" + strings.Repeat("0", 64), "/opt/imgwrap"}},
-		Run:     "python3 -m pip install opentelemetry-distro",
+		Run:     []string{"python3 -m pip install", "opentelemetry-distro", "&& true"},
 		RunUser: "root", User: "app:app",
 		Env: []Variable{
 			{Name: "PLAIN", Value: value},
