@@ -76,6 +76,7 @@ func delegate(ctx context.Context, c client.Client, opts map[string]string) (*cl
 	if syntax := opts[argPrefix+"SYNTAX"]; syntax != "" {
 		req.Frontend = "gateway.v0"
 		req.FrontendOpt[keySource], req.FrontendOpt[keyCmdline] = firstWord(syntax), syntax
+		delete(req.FrontendOpt, argPrefix+"SYNTAX") // whoever that is may be imgwrap as well
 	}
 	caps := c.BuildOpts().Caps
 	if caps.Supports(gatewaypb.CapFrontendInputs) == nil {

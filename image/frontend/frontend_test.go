@@ -425,6 +425,9 @@ func TestSyntax(t *testing.T) {
 	if req.Frontend != "gateway.v0" || req.FrontendOpt["source"] != "docker/dockerfile:1" || req.FrontendOpt["cmdline"] != "docker/dockerfile:1 x" {
 		t.Errorf("it is built by %s with %v", req.Frontend, req.FrontendOpt)
 	}
+	if _, ok := req.FrontendOpt[argPrefix+"SYNTAX"]; ok {
+		t.Error("that frontend is told to leave it to another one in turn")
+	}
 	if len(b.solved) != 0 {
 		t.Errorf("something was added: %q", operations(b.solved[0]))
 	}
