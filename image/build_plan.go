@@ -281,48 +281,46 @@ func disagreement(a, b *dockerfile.State) string {
 	return ""
 }
 
-// followed is what a command says by itself, without the files of an image.
-type followed struct {
-	args  []string // behind inits and shells
-	isSet bool
-}
+// followed is a command behind inits and shells, as far as it follows without the
+// files of an image.
+type followed []string
 
 // inits pass on the command they are given.
 var inits = map[string]string{"tini": "-p -e", "tini-static": "-p -e", "docker-init": "-p -e", "dumb-init": "-r", "catatonit": ""}
 
 // follow follows inits, and the first word of what a shell is given.
 func follow(argv []string) followed {
-	s := followed{argv, len(argv) > 0}
-	for len(s.args) > 0 {
-		program := path.Base(s.args[0])
+	for len(argv) > 0 {
+		program := path.Base(argv[0])
 		values, isInit := inits[program]
 		switch {
 		case isInit:
-			rest := s.args[1:]
-			for len(rest) > 0 && strings.HasPrefix(rest[0], "-") {
-				option := rest[0]
-				rest = rest[1:]
+			argv = argv[1:]
+			for len(argv) > 0 && strings.HasPrefix(argv[0], "-") {
+				option := argv[0]
+				argv = argv[1:]
 				if option == "--" {
 					break
 				}
-				if slices.Contains(strings.Fields(values), option) && len(rest) > 0 {
-					rest = rest[1:]
+				if slices.Contains(strings.Fields(values), option) && len(argv) > 0 {
+					argv = argv[1:]
 				}
 			}
-			s.args = rest
-		case (program == "sh" || program == "bash" || program == "ash" || program == "dash") && len(s.args) == 3 && s.args[1] == "-c":
-			words := strings.Fields(s.args[2])
+		case slices.Contains(shells, program) && len(argv) == 3 && argv[1] == "-c":
+			words := strings.Fields(argv[2])
 			if len(words) > 0 && words[0] == "exec" {
 				words = words[1:]
 			}
-			s.args = words
-			return s
+			return words
 		default:
-			return s
+			return argv
 		}
 	}
-	return s
+	return nil
 }
+
+// shells are those whose commands are alike.
+var shells = []string{"sh", "bash", "ash", "dash"}
 
 // pythonCommand is how commands name an interpreter.
 var pythonCommand = regexp.MustCompile(`^python([23](\.[0-9]+)?)?$`)
@@ -330,8 +328,8 @@ var pythonCommand = regexp.MustCompile(`^python([23](\.[0-9]+)?)?$`)
 // python is the interpreter that the command names, "" if it names another
 // program.
 func (s followed) python() string {
-	if len(s.args) > 0 && pythonCommand.MatchString(path.Base(s.args[0])) {
-		return s.args[0]
+	if len(s) > 0 && pythonCommand.MatchString(path.Base(s[0])) {
+		return s[0]
 	}
 	return ""
 }
@@ -341,8 +339,8 @@ func (s followed) flag(letter string) bool {
 	if s.python() == "" {
 		return false
 	}
-	for i := 1; i < len(s.args); i++ {
-		a := s.args[i]
+	for i := 1; i < len(s); i++ {
+		a := s[i]
 		if len(a) < 2 || a[0] != '-' || a[1] == '-' {
 			return false
 		}
@@ -366,10 +364,10 @@ func (s followed) flag(letter string) bool {
 // refuse says what cannot work.
 func (d *dockerfileDecision) refuse() error {
 	program := ""
-	if len(d.command.args) > 0 {
-		program = path.Base(d.command.args[0])
+	if len(d.command) > 0 {
+		program = path.Base(d.command[0])
 	}
-	lambda := program == "lambda-entrypoint.sh" || d.command.isSet && slices.Contains(d.command.args, "awslambdaric") ||
+	lambda := program == "lambda-entrypoint.sh" || slices.Contains(d.command, "awslambdaric") ||
 		strings.HasPrefix(d.facts.base.Image, "public.ecr.aws/lambda/")
 	if d.python != nil {
 		if _, ok := d.python.Form(python.Lambda); ok {
@@ -396,7 +394,10 @@ func (d *dockerfileDecision) refuse() error {
 }
 
 // officialPython finds the version in the names of official images.
-var officialPython = regexp.MustCompile(`(?:^|/)(?:python|slim-python):([23]\.[0-9]+)|python([23]\.[0-9]+)`)
+var officialPython = regexp.MustCompile(`(?:^|/)python:([23]\.[0-9]+)|python([23]\.[0-9]+)`)
+
+// ownPython are images with a Python that is not the system's.
+var ownPython = regexp.MustCompile(`(?:^|/)python(?::|@|$)`)
 
 // systemPython are the versions of python3 in the releases of Debian, by number
 // or name, and of Ubuntu.
@@ -425,7 +426,7 @@ func (d *dockerfileDecision) pythonVersion() (Reasoned, error) {
 		return Reasoned{cmp.Or(m[1], m[2]), "the name of the base image says so"}, nil
 	}
 	for _, part := range slices.Sorted(maps.Keys(systemPython)) {
-		if strings.Contains(d.facts.base.Image, part) {
+		if strings.Contains(d.facts.base.Image, part) && !ownPython.MatchString(d.facts.base.Image) {
 			return Reasoned{systemPython[part], "it is the one of " + part}, nil
 		}
 	}
@@ -731,7 +732,7 @@ func (d *dockerfileDecision) install(b *dockerfile.Block) error {
 		}
 		b.Run = append(b.Run, "&& rm "+installed)
 		switch shell := d.state.Shell; {
-		case len(shell) == 0 || slices.Contains([]string{"sh", "bash", "ash", "dash"}, path.Base(shell[0])):
+		case len(shell) == 0 || slices.Contains(shells, path.Base(shell[0])):
 		default: // nobody knows what that makes of it
 			args, err := dockerfile.List([]string{"/bin/sh", "-c", strings.Join(b.Run, " ")})
 			if err != nil {

@@ -513,6 +513,18 @@ func TestDockerfileDecisions(t *testing.T) {
 			want: func(p *DockerfilePlan) []string { return []string{p.Python.Value, p.Python.Reason, p.Release.Version} }, is: []string{"3.8", "the command names it", "1.27.0"},
 		},
 		{
+			name: "the name of the base image", src: "FROM docker.io/library/python:3.9-slim-bookworm\n",
+			want: func(p *DockerfilePlan) []string { return []string{p.Python.Value, p.Python.Reason} }, is: []string{"3.9", "the name of the base image says so"},
+		},
+		{
+			name: "a name that says the system's alone", src: "FROM python:3-bookworm\n",
+			want: func(p *DockerfilePlan) []string { return []string{p.Python.Value} }, is: []string{"3.14"}, note: "nothing tells which Python the app runs on",
+		},
+		{
+			name: "the system's Python", src: "FROM debian:bullseye-slim\nCMD [\"python3\", \"x\"]\n",
+			want: func(p *DockerfilePlan) []string { return []string{p.Python.Value, p.Python.Reason} }, is: []string{"3.9", "it is the one of bullseye"},
+		},
+		{
 			name: "an interpreter without PYTHONPATH", src: "FROM python:3.11-slim\nCMD exec python -X utf8 -WI -E app.py\n",
 			refused: "Python runs with -I or -E",
 		},
