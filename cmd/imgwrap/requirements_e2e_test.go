@@ -306,13 +306,17 @@ func (p *project) checkSpans(t *testing.T) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	exited := make(chan error, 1)
-	go func() { exited <- cmd.Wait() }()
-	stop := func() {
+	exited := make(chan struct{})
+	go func() {
+		_ = cmd.Wait() // it is killed, or its output says why it ended
+		close(exited)
+	}()
+	stop := func() string {
 		_ = cmd.Process.Kill() // it may have ended
 		<-exited
+		return output.String()
 	}
-	defer func() { stop() }()
+	defer stop()
 
 	ctx := wait(t)
 	for {
@@ -324,24 +328,19 @@ func (p *project) checkSpans(t *testing.T) {
 		if err == nil {
 			resp.Body.Close()
 			if resp.StatusCode != http.StatusOK {
-				stop()
-				stop = func() {}
-				t.Fatalf("asking the app: %s\n%s", resp.Status, output.String())
+				t.Fatalf("asking the app: %s\n%s", resp.Status, stop())
 			}
 			break
 		}
 		select {
-		case err := <-exited:
-			stop = func() {}
-			t.Fatalf("the app ended: %v\n%s", err, output.String())
+		case <-exited:
+			t.Fatalf("the app ended\n%s", stop())
 		case <-ctx.Done():
-			t.Fatalf("asking the app: %v", err)
+			t.Fatalf("asking the app: %v\n%s", err, stop())
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
 	if _, err := receiver.Wait(ctx, 1, isServer); err != nil {
-		stop()
-		stop = func() {}
-		t.Fatalf("%v\n%s", err, output.String())
+		t.Fatalf("%v\n%s", err, stop())
 	}
 }
