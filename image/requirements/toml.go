@@ -218,18 +218,17 @@ func (f *tomlFile) addToTable(path []string, keys ...[]string) (splice, error) {
 
 // tomlArray is where the parts of an array are.
 type tomlArray struct {
-	key        int // the key whose value it is
-	open       int
+	key        int  // the key whose value it is
 	start, end int  // of the last element; start is 0 if there is none
 	comma      bool // whether a comma follows it
 	close      int
 }
 
 func (f *tomlFile) array(item tomlItem) tomlArray {
-	a := tomlArray{key: item.start, open: item.value}
+	a := tomlArray{key: item.start}
 	depth := 0
 	element := false
-	for i := a.open + 1; ; {
+	for i := item.value + 1; ; {
 		next := tokenEnd(f.src, i)
 		switch c := f.src[i]; {
 		case c == '#' || c == ' ' || c == '\t' || c == '\r' || c == '\n':
