@@ -53,18 +53,8 @@ func TestE2EDockerfile(t *testing.T) {
 	w := build(t, bed)
 	w.run(t, "layer", "build") // so that the wheels are in the cache
 
-	root, err := bed.Root(t.Context(), "bookworm")
+	golang, err := golangImage(t, bed)
 	if err != nil {
-		t.Fatal(err)
-	}
-	golang, err := mutate.Config(root, v1.Config{Env: []string{
-		"PATH=/usr/local/go/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-		"GOPATH=/go", "GOTOOLCHAIN=local",
-	}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := bed.PushImage(t.Context(), golang, "base/golang:1"); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := bed.PushImage(t.Context(), baseImage(t), "base/static:nonroot"); err != nil {
@@ -80,7 +70,7 @@ func TestE2EDockerfile(t *testing.T) {
 		Context: repository,
 		File:    filepath.Join(repository, "Dockerfile"),
 		Args: []string{
-			"GO_IMAGE=" + bed.Registry() + "/base/golang:1",
+			"GO_IMAGE=" + golang,
 			"BASE_IMAGE=" + bed.Registry() + "/base/static:nonroot",
 		},
 		Volumes: []string{
@@ -140,6 +130,23 @@ func TestE2EDockerfile(t *testing.T) {
 	if !strings.HasPrefix(got, bed.Registry()+"/app@sha256:") {
 		t.Errorf("imgwrap printed %q", got)
 	}
+}
+
+// golangImage pushes an image in which Go runs that is mounted from this machine.
+func golangImage(t *testing.T, bed *testbed.Bed) (string, error) {
+	root, err := bed.Root(t.Context(), "bookworm")
+	if err != nil {
+		return "", err
+	}
+	golang, err := mutate.Config(root, v1.Config{Env: []string{
+		"PATH=/usr/local/go/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+		"GOPATH=/go", "GOTOOLCHAIN=local",
+	}})
+	if err != nil {
+		return "", err
+	}
+	_, err = bed.PushImage(t.Context(), golang, "base/golang:1")
+	return bed.Registry() + "/base/golang:1", err
 }
 
 // baseImage has what distroless's static image has as well: certificates and a
