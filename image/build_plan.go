@@ -643,7 +643,7 @@ func (d *dockerfileDecision) environment() error {
 	if slices.Contains(d.Activate, ByEnvironment) && !slices.Contains(strings.Split(has["PYTHONPATH"], ":"), bundle.InitDir) {
 		value := strings.TrimSuffix(bundle.InitDir+":"+has["PYTHONPATH"], ":")
 		d.Env = append(d.Env, Variable{"PYTHONPATH", value, "--activate"})
-		d.variable = append(d.variable, dockerfile.Variable{Name: "PYTHONPATH", Value: bundle.InitDir, Before: true})
+		d.variable = append(d.variable, dockerfile.Variable{Name: "PYTHONPATH", Value: bundle.InitDir, Before: unknown || has["PYTHONPATH"] != ""})
 		d.note("PYTHONPATH leads every Python of a container to the loader, whatever its command is; python -c, interactive interpreters, package managers and tools of the standard library are left alone")
 		if strings.Contains(strings.Join(d.state.Healthcheck, " "), "python") {
 			d.note("the health check runs Python, which is traced then, too; --activate entrypoint leaves it alone")
@@ -768,7 +768,7 @@ func (d *dockerfileDecision) start(b *dockerfile.Block) {
 	if d.prefix == nil {
 		return
 	}
-	b.Entrypoint = slices.Concat(d.prefix, d.state.Entrypoint)
+	b.Entrypoint, b.Again = slices.Concat(d.prefix, d.state.Entrypoint), d.state.EntrypointOwn
 	for _, field := range []string{dockerfile.Entrypoint, dockerfile.Cmd} {
 		if d.state.ShellForm[field] {
 			d.note("%s (%s) is in shell form: the shell is started, and what it starts is instrumented", field, d.state.Origins[field])

@@ -10,6 +10,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -324,8 +325,8 @@ func rewritten(t *testing.T, bases map[string]*source, opts DockerfileOptions) s
 	}
 	// What is the same in most of them is left out.
 	text := strings.Join(p.Block[1:len(p.Block)-1], "\n") + "\n"
-	text = strings.Replace(text, "LABEL io.imgwrap.version=1.0\nLABEL io.imgwrap.release=1.45.1/0.66b1\n", "", 1)
-	text = strings.Replace(text, "ENV OTEL_TRACES_EXPORTER=otlp\nENV OTEL_METRICS_EXPORTER=none\nENV OTEL_LOGS_EXPORTER=none\nENV OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf\n", "ENV …\n", 1)
+	text = regexp.MustCompile(`LABEL io.imgwrap.version=1.0 .\n    io.imgwrap.release=1.45.1/0.66b1\n`).ReplaceAllString(text, "")
+	text = regexp.MustCompile(`ENV OTEL_TRACES_EXPORTER=otlp .\n    OTEL_METRICS_EXPORTER=none .\n    OTEL_LOGS_EXPORTER=none .\n    OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf`).ReplaceAllString(text, "ENV …")
 	text = strings.Replace(text, "COPY --from=registry.example.com/otel@sha256:"+digestOf(DockerfileTag("1.45.1", false))+" /opt/imgwrap /opt/imgwrap\n", "COPY …\n", 1)
 	text = strings.Replace(text, "COPY --from=registry.example.com/otel@sha256:"+digestOf(DockerfileTag("1.45.1", true))+" /opt/imgwrap /opt/imgwrap\n", "COPY … (native)\n", 1)
 	return b.String() + text

@@ -20,6 +20,9 @@ type Block struct {
 	Env, Labels   []Variable
 	// Entrypoint and Cmd replace those of the stage, unless they are nil.
 	Entrypoint, Cmd []string
+	// Again says that the stage has an ENTRYPOINT of its own: BuildKit's check that
+	// there is one only is left out.
+	Again bool
 }
 
 // Copy is a directory of another image.
@@ -49,25 +52,49 @@ const (
 	beginLine = beginMark + " (written by imgwrap dockerfile; --undo removes it)"
 )
 
-// lines are those of the block, without line endings.
-func (b Block) lines(escape rune, cut string) ([]string, error) {
+// lower says whether more of the instructions are written in lower case than in
+// upper case, as BuildKit's check of that counts them: those of a block are like
+// most.
+func (f *File) lower() bool {
+	n := 0
+	for _, i := range f.rest() {
+		switch name := i.node.Value; {
+		case i.node.StartLine < f.Stages[0].Line:
+		case name == strings.ToLower(name):
+			n++
+		case name == strings.ToUpper(name):
+			n--
+		}
+	}
+	return n > 0
+}
+
+// write is a block as it is put into the file: its lines, without line endings.
+func (f *File) write(b Block, cut string) ([]string, error) {
+	escape, lower := f.escape, f.lower()
+	name := func(instruction string) string {
+		if lower {
+			instruction = strings.ToLower(instruction)
+		}
+		return instruction
+	}
 	lines := []string{beginLine}
 	if cut != "" {
 		lines = append(lines, cutMark+strconv.Quote(cut))
 	}
 	for _, c := range b.Copies {
-		lines = append(lines, fmt.Sprintf("COPY --from=%s %s %s", c.From, c.Path, c.Path))
+		lines = append(lines, fmt.Sprintf("%s --from=%s %s %s", name("COPY"), c.From, c.Path, c.Path))
 	}
 	if len(b.Run) > 0 {
 		if b.RunUser != "" {
-			lines = append(lines, "USER "+quote(b.RunUser, escape))
+			lines = append(lines, name(User)+" "+quote(b.RunUser, escape))
 		}
-		run := strings.Split("RUN "+strings.Join(b.Run, " "+string(escape)+"\n    "), "\n")
-		lines = append(lines, run...)
+		lines = append(lines, spread(name("RUN"), b.Run, escape)...)
 		if b.User != "" {
-			lines = append(lines, "USER "+quote(b.User, escape))
+			lines = append(lines, name(User)+" "+quote(b.User, escape))
 		}
 	}
+	var env, labels []string
 	for _, v := range b.Env {
 		value := quote(v.Value, escape)
 		switch {
@@ -76,10 +103,18 @@ func (b Block) lines(escape rune, cut string) ([]string, error) {
 		case v.Default:
 			value = fmt.Sprintf(`"${%s:-%s}"`, v.Name, escaped(v.Value, escape, '}', '\''))
 		}
-		lines = append(lines, "ENV "+v.Name+"="+value)
+		env = append(env, v.Name+"="+value)
 	}
+	if slices.ContainsFunc(b.Env, func(v Variable) bool { return v.Before || v.Default }) {
+		lines = append(lines, "# check=skip=UndefinedVar")
+	}
+	lines = append(lines, spread(name("ENV"), env, escape)...)
 	for _, v := range b.Labels {
-		lines = append(lines, "LABEL "+v.Name+"="+quote(v.Value, escape))
+		labels = append(labels, v.Name+"="+quote(v.Value, escape))
+	}
+	lines = append(lines, spread(name("LABEL"), labels, escape)...)
+	if b.Again && b.Entrypoint != nil {
+		lines = append(lines, "# check=skip=MultipleInstructionsDisallowed")
 	}
 	for _, c := range []struct {
 		name string
@@ -92,15 +127,22 @@ func (b Block) lines(escape rune, cut string) ([]string, error) {
 		if err != nil {
 			return nil, err
 		}
-		lines = append(lines, c.name+" "+args)
+		lines = append(lines, name(c.name)+" "+args)
 	}
-	lines = append(lines, endMark)
-	for _, l := range lines {
+	for _, l := range slices.Concat(lines, b.Run, env, labels) {
 		if strings.ContainsAny(l, "\r\n\x00") {
 			return nil, &Error{Problem: fmt.Sprintf("%q cannot be written on one line", l)}
 		}
 	}
-	return lines, nil
+	return append(lines, endMark), nil
+}
+
+// spread writes an instruction with a line for each part of it.
+func spread(name string, parts []string, escape rune) []string {
+	if len(parts) == 0 {
+		return nil
+	}
+	return strings.Split(name+" "+strings.Join(parts, " "+string(escape)+"\n    "), "\n")
 }
 
 // List writes the JSON form of a command. Variables are not replaced in it.
@@ -293,7 +335,7 @@ func (f *File) Write(s *Stage, b Block) ([]byte, error) {
 }
 
 func (f *File) replace(old block, b Block) ([]byte, error) {
-	lines, err := b.lines(f.escape, old.cut)
+	lines, err := f.write(b, old.cut)
 	if err != nil {
 		return nil, err
 	}
@@ -309,7 +351,7 @@ func (f *File) insert(s *Stage, b Block) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	lines, err := b.lines(f.escape, cut)
+	lines, err := f.write(b, cut)
 	if err != nil {
 		return nil, err
 	}
@@ -398,4 +440,4 @@ func same(a, b *instruction) bool {
 }
 
 // Lines are those of a block as they are put into the file.
-func (f *File) Lines(b Block) ([]string, error) { return b.lines(f.escape, "") }
+func (f *File) Lines(b Block) ([]string, error) { return f.write(b, "") }

@@ -50,7 +50,8 @@ func sample(value string) Block {
 			{Name: "PYTHONPATH", Value: "/opt/imgwrap/init", Before: true},
 			{Name: "DEFAULT", Value: value, Default: true},
 		},
-		Labels:     []Variable{{Name: "io.imgwrap.version", Value: value}},
+		Labels:     []Variable{{Name: "io.imgwrap.version", Value: value}, {Name: "io.imgwrap.release", Value: value}},
+		Again:      true,
 		Entrypoint: []string{"python3", "-S", value},
 		Cmd:        []string{value, `["a"]`},
 	}
@@ -157,16 +158,19 @@ func checkSample(t *testing.T, nodes []*parser.Node, escape rune, value string) 
 		}
 		switch c := parsed.(type) {
 		case *instructions.EnvCommand:
-			want := map[string]string{"PLAIN": value, "DEFAULT": value, "PYTHONPATH": "/opt/imgwrap/init"}[c.Env[0].Key]
-			if c.Env[0].Value != want {
-				t.Fatalf("%s is read as %q, not %q", n.Original, c.Env[0].Value, want)
+			for _, e := range c.Env {
+				if want := map[string]string{"PLAIN": value, "DEFAULT": value, "PYTHONPATH": "/opt/imgwrap/init"}[e.Key]; e.Value != want {
+					t.Fatalf("%s is read as %q, not %q", n.Original, e.Value, want)
+				}
+				seen++
 			}
-			seen++
 		case *instructions.LabelCommand:
-			if c.Labels[0].Value != value {
-				t.Fatalf("%s is read as %q, not %q", n.Original, c.Labels[0].Value, value)
+			for _, l := range c.Labels {
+				if l.Value != value {
+					t.Fatalf("%s is read as %q, not %q", n.Original, l.Value, value)
+				}
+				seen++
 			}
-			seen++
 		case *instructions.EntrypointCommand:
 			if !slices.Equal(c.CmdLine, []string{"python3", "-S", value}) || c.PrependShell {
 				t.Fatalf("%s is read as %q", n.Original, c.CmdLine)
@@ -179,8 +183,8 @@ func checkSample(t *testing.T, nodes []*parser.Node, escape rune, value string) 
 			seen++
 		}
 	}
-	if seen != 6 || len(nodes) != 10 {
-		t.Fatalf("%d of 6 instructions with values, %d of 10 in all", seen, len(nodes))
+	if seen != 7 || len(nodes) != 8 {
+		t.Fatalf("%d of 7 values, %d of 8 instructions", seen, len(nodes))
 	}
 }
 

@@ -40,9 +40,9 @@ type State struct {
 	// Unknown are those of the fields that a base image decides of which nothing
 	// is known, "ENV" among them.
 	Unknown map[string]bool
-	// CmdOwn is set if the stage itself has a CMD. ENTRYPOINT takes away one that
-	// is inherited.
-	CmdOwn bool
+	// CmdOwn and EntrypointOwn are set if the stage itself has one. ENTRYPOINT takes
+	// away a CMD that is inherited.
+	CmdOwn, EntrypointOwn bool
 	// ShellForm says of ENTRYPOINT and CMD whether they are an instruction that a
 	// shell runs.
 	ShellForm map[string]bool
@@ -68,7 +68,7 @@ func (f *File) State(b Base, base *Config, o Options) (*State, error) {
 	s.start(base)
 	triggers := s.OnBuild
 	for i, stage := range b.Stages {
-		s.OnBuild, s.CmdOwn = nil, false
+		s.OnBuild, s.CmdOwn, s.EntrypointOwn = nil, false, false
 		for _, trigger := range triggers {
 			if err := s.trigger(trigger, stage.Line); err != nil {
 				return nil, err
@@ -200,6 +200,7 @@ func (s *state) apply(node *parser.Node, parsed any, origin string) error {
 		set(Cmd)
 	case *instructions.EntrypointCommand:
 		s.Entrypoint = s.command(command.Entrypoint, c.ShellDependantCmdLine, node, origin)
+		s.EntrypointOwn = true
 		set(Entrypoint)
 		if !s.CmdOwn {
 			s.Cmd = nil
