@@ -60,6 +60,9 @@ func (w *Wrapper) Dockerfile(ctx context.Context, opts DockerfileOptions) (*Dock
 	if facts.base, err = f.Base(facts.stage, opts.build()); err != nil {
 		return nil, err
 	}
+	if err := opts.checkLayers(); err != nil {
+		return nil, err
+	}
 	if opts.Context != "" {
 		if facts.project, err = requirements.Read(opts.Context); err != nil {
 			return nil, fmt.Errorf("reading the project: %w", err)
@@ -251,6 +254,9 @@ func (w *Wrapper) publishedLayers(ctx context.Context, repository, tag string) (
 
 // checkLayers says whether a repository of layers can be copied from.
 func (o DockerfileOptions) checkLayers() error {
+	if o.Pip {
+		return nil
+	}
 	const remedy = "give the repository that imgwrap layer push has filled, such as registry.example.com/otel, without tag or digest"
 	if o.Layers == "" {
 		return &UsageError{"no repository of published layers is given", "--layers REPOSITORY, filled by imgwrap layer push REPOSITORY"}

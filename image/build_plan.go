@@ -655,9 +655,6 @@ func (d *dockerfileDecision) environment() error {
 
 // copy takes the published layers.
 func (d *dockerfileDecision) copy(b *dockerfile.Block, digest func(tag string) (string, error)) error {
-	if err := d.opts.checkLayers(); err != nil {
-		return err
-	}
 	d.Native = d.native()
 	tag := DockerfileTag(d.choice.Release.Version, d.Native.Value == "true")
 	if digest == nil {

@@ -546,15 +546,11 @@ func TestDockerfileDecisions(t *testing.T) {
 		{name: "pip and an unknown user", src: "FROM x\nENTRYPOINT [\"serve\"]\n", opts: DockerfileOptions{Pip: true},
 			want: func(p *DockerfilePlan) []string { return []string{p.Block[1][:4]} }, is: []string{"RUN "}, note: "the user of the base image is not known"},
 		{name: "pip and nothing to put it in front of", src: "FROM x\n", opts: DockerfileOptions{Pip: true}, refused: "opentelemetry-instrument cannot be put in front of ENTRYPOINT"},
-		{name: "no layers", src: gunicorn, refused: "no repository of published layers is given"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			opts := tt.opts
 			opts.Source, opts.Service, opts.Version = []byte(tt.src), "shop", "1.0"
 			opts.Layers = "registry.example.com/otel"
-			if tt.name == "no layers" {
-				opts.Layers = ""
-			}
 			facts, err := dockerfileFacts(t, bases, opts)
 			if err != nil {
 				t.Fatal(err)
