@@ -52,13 +52,13 @@ type Frontend struct {
 func (f *Frontend) Build(ctx context.Context, c client.Client) (*client.Result, error) {
 	opts := c.BuildOpts().Opts
 	if opts[keyRequestID] != "" {
-		return delegate(ctx, c, opts)
+		return delegate(ctx, c, opts, false)
 	}
 	o, err := f.options(opts)
 	if err != nil {
 		return nil, explain(err)
 	}
-	res, err := delegate(ctx, c, opts)
+	res, err := delegate(ctx, c, opts, !o.disable)
 	if err != nil || o.disable {
 		return res, err
 	}
@@ -66,9 +66,10 @@ func (f *Frontend) Build(ctx context.Context, c client.Client) (*client.Result, 
 	return res, b.instrument(ctx, f.Catalog)
 }
 
-// delegate has the Dockerfile built.
-func delegate(ctx context.Context, c client.Client, opts map[string]string) (*client.Result, error) {
-	req := client.SolveRequest{Frontend: "dockerfile.v0", FrontendOpt: maps.Clone(opts)}
+// delegate has the Dockerfile built. To evaluate makes what fails an error of the
+// build, with its place in the Dockerfile, instead of one of looking into it.
+func delegate(ctx context.Context, c client.Client, opts map[string]string, evaluate bool) (*client.Result, error) {
+	req := client.SolveRequest{Frontend: "dockerfile.v0", FrontendOpt: maps.Clone(opts), Evaluate: evaluate}
 	if req.FrontendOpt[keyCmdline] == "" {
 		req.FrontendOpt[keyCmdline] = "imgwrap"
 	}

@@ -301,6 +301,9 @@ func TestBuild(t *testing.T) {
 	if _, ok := req.FrontendOpt["source"]; ok || req.Frontend != "dockerfile.v0" || req.FrontendOpt["cmdline"] == "" || req.FrontendOpt["target"] != "app" {
 		t.Errorf("it is built by %s with %v", req.Frontend, req.FrontendOpt)
 	}
+	if !req.Evaluate {
+		t.Error("what fails to be built is found only by looking into it")
+	}
 	if got := operations(req.FrontendInputs["base"]); !slices.Equal(got, []string{"docker-image://docker.io/library/other:latest"}) {
 		t.Errorf("the input is %q", got)
 	}
