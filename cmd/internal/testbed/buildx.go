@@ -20,7 +20,8 @@ type Buildx struct {
 // Buildx returns the two. They are built from the modules beside Options.Recipes
 // if the cache does not have them.
 func (b *Bed) Buildx(ctx context.Context, k *BuildKit, e *Engine) (*Buildx, error) {
-	buildx, err := b.module(ctx, "buildx", "tool")
+	// Compose asks for its version.
+	buildx, err := b.module(ctx, "buildx", "tool", "github.com/docker/buildx/version.Version=v0.38.2")
 	if err != nil {
 		return nil, fmt.Errorf("building buildx: %w", err)
 	}

@@ -180,8 +180,9 @@ func (b *Bed) GoBuild(ctx context.Context, pkg string) (string, error) {
 
 // module returns the directory of the programs of a module of tools, which lies
 // beside Options.Recipes. They are built if the cache does not have them: pkg is
-// what go build takes, "tool" for those that the module names as its tools.
-func (b *Bed) module(ctx context.Context, name, pkg string) (string, error) {
+// what go build takes, "tool" for those that the module names as its tools, set
+// what the linker sets, as PACKAGE.NAME=value.
+func (b *Bed) module(ctx context.Context, name, pkg string, set ...string) (string, error) {
 	b.building.Lock()
 	defer b.building.Unlock()
 	dir := filepath.Join(filepath.Dir(b.recipes), name)
@@ -190,10 +191,15 @@ func (b *Bed) module(ctx context.Context, name, pkg string) (string, error) {
 	if err := hashFiles(key, dir); err != nil {
 		return "", err
 	}
+	ldflags := "-s -w"
+	for _, s := range set {
+		fmt.Fprintln(key, s)
+		ldflags += " -X " + s
+	}
 	return b.cached(fmt.Sprintf("%s-%x", name, key.Sum(nil)[:8]), func(dst string) error {
 		fmt.Fprintf(b.log, "building %s\n", name)
 		return run(ctx, []string{"CGO_ENABLED=0"}, "go", "-C", dir, "build", "-mod=readonly", "-trimpath", "-buildvcs=false",
-			"-ldflags=-s -w", "-o", dst+string(filepath.Separator), pkg)
+			"-ldflags="+ldflags, "-o", dst+string(filepath.Separator), pkg)
 	})
 }
 
