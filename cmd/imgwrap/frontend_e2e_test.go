@@ -115,9 +115,8 @@ func TestE2EFrontendOptions(t *testing.T) {
 	target := func(name string, more ...string) []string {
 		return f.gateway(append(append([]string{"--opt=target=" + name}, common...), more...)...)
 	}
-	// The first to need them puts the layers there.
+	f.imgwrap.run(t, "layer", "push", f.layers, "1.45.1")
 	f.plainly(dir, "frontend/app:1.0", append([]string{"--opt=target=app"}, common...)...)
-	f.imgwrap.run(t, f.bed.Registry()+"/frontend/app:1.0", "--layers", f.layers)
 
 	p := f.build(dir, "frontend/options:1.0", target("app", "--opt=build-arg:IMGWRAP_RELEASE=1.45.1", "--opt=build-arg:IMGWRAP_ENDPOINT=http://collector:4318")...)
 	want := testbed.Warning{Text: "imgwrap: OTEL_TRACES_EXPORTER=none in the image: no trace is sent until that is changed", Line: 14}
@@ -140,6 +139,7 @@ func TestE2EFrontendOptions(t *testing.T) {
 		{target("app", "--opt=build-arg:IMGWRAP_ENDPIONT=http://x"), "imgwrap: no build argument IMGWRAP_ENDPIONT is known"},
 		{target("app", "--opt=build-arg:IMGWRAP_RELEASE=9"), "imgwrap: "},
 		{target("app", "--opt=build-arg:IMGWRAP_LAYERS="+f.layers+"/none"), "push it with `imgwrap layer push " + f.layers + "/none 1.45.1`"},
+		{target("broken"), ">>> RUN exit 7"},
 		{target("none"), "target stage"},
 	} {
 		_, _, err := f.buildctl(dir, "", tt.args...)
@@ -149,7 +149,7 @@ func TestE2EFrontendOptions(t *testing.T) {
 	}
 	// With its place in the Dockerfile.
 	_, _, err = f.buildctl(dir, "", target("other")...)
-	if err == nil || !strings.Contains(err.Error(), "Dockerfile:22") || !strings.Contains(err.Error(), `>>> ENTRYPOINT ["/app.py"]`) {
+	if err == nil || !strings.Contains(err.Error(), "Dockerfile:25") || !strings.Contains(err.Error(), `>>> ENTRYPOINT ["/app.py"]`) {
 		t.Errorf("the error is %v", err)
 	}
 
