@@ -2,7 +2,6 @@ package image
 
 import (
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -152,15 +151,7 @@ func (p *ProjectPlan) Write() error {
 		if f.State == ProjectFileCurrent {
 			continue
 		}
-		name, err := filepath.EvalSymlinks(p.Path(f))
-		if err != nil {
-			return fmt.Errorf("writing %s: %w", f.File, err)
-		}
-		info, err := os.Stat(name)
-		if err != nil {
-			return fmt.Errorf("writing %s: %w", f.File, err)
-		}
-		if err := layer.WriteFile(name, f.After, info.Mode().Perm()); err != nil {
+		if err := layer.ReplaceFile(p.Path(f), f.After); err != nil {
 			return fmt.Errorf("writing %s: %w", f.File, err)
 		}
 	}

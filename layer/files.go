@@ -54,7 +54,7 @@ func Files(dir string) (files, abandoned []File, err error) {
 	return files, abandoned, err
 }
 
-// WriteFile writes a file of a cache, and its directory if there is none. The
+// WriteFile writes a file, and its directory if there is none. The
 // file appears whole or not at all, with these permissions.
 func WriteFile(path string, data []byte, perm fs.FileMode) (err error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
@@ -77,6 +77,20 @@ func WriteFile(path string, data []byte, perm fs.FileMode) (err error) {
 		return err
 	}
 	return os.Rename(f.Name(), path)
+}
+
+// ReplaceFile replaces a file of the user's: at once, and leaving its permissions,
+// and a symbolic link to it, as they are.
+func ReplaceFile(path string, data []byte) error {
+	path, err := filepath.EvalSymlinks(path)
+	if err != nil {
+		return err
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	return WriteFile(path, data, info.Mode().Perm())
 }
 
 // Removed counts the files that were removed from a cache.

@@ -199,8 +199,8 @@ func (a *app) planDockerfile(ctx context.Context, opts image.DockerfileOptions) 
 // deliver writes the file or prints what was asked for. plan is nil for undo.
 func (a *app) deliver(f *dockerfileFlags, file *dockerfileInput, after []byte, plan *image.DockerfilePlan) error {
 	if f.write && !bytes.Equal(after, file.content) {
-		if err := replaceFile(file.name, after); err != nil {
-			return err
+		if err := layer.ReplaceFile(file.name, after); err != nil {
+			return fmt.Errorf("writing %s: %w", file.name, err)
 		}
 		a.log.Infof("wrote %s", file.name)
 	}
@@ -301,23 +301,6 @@ func openDockerfile(path string, stdin io.Reader) (*dockerfileInput, error) {
 func exists(file string) bool {
 	_, err := os.Stat(file)
 	return err == nil
-}
-
-// replaceFile replaces a file at once, and leaves its permissions and a symbolic
-// link to it alone.
-func replaceFile(name string, content []byte) error {
-	file, err := filepath.EvalSymlinks(name)
-	if err != nil {
-		return fmt.Errorf("writing %s: %w", name, err)
-	}
-	info, err := os.Stat(file)
-	if err != nil {
-		return fmt.Errorf("writing %s: %w", name, err)
-	}
-	if err := layer.WriteFile(file, content, info.Mode().Perm()); err != nil {
-		return fmt.Errorf("writing %s: %w", name, err)
-	}
-	return nil
 }
 
 // writeDockerfilePlan prints a plan for people.
