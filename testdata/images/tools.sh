@@ -17,6 +17,7 @@ need podman podman
 need python3 python3
 need qemu-aarch64-static qemu-user-static
 need redis-server redis-server
+need runc runc
 need skopeo skopeo
 need unshare util-linux
 [ -n "$(find /usr/lib/postgresql -name initdb 2>/dev/null)" ] || missing="$missing postgresql"
