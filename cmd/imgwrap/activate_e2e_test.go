@@ -20,7 +20,8 @@ import (
 // Kubernetes runs one whose command is given: the application is traced once,
 // and what else runs Python in its container is not.
 func TestE2EActivate(t *testing.T) {
-	bed := newBed(t)
+	bed := sharedBed(t)
+	t.Parallel()
 	w := build(t, bed)
 	img, err := bed.Image(t.Context(), "bookworm-matrix/apps")
 	if err != nil {

@@ -5,7 +5,6 @@ package main_test
 import (
 	"encoding/json"
 	"maps"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -34,7 +33,8 @@ var noEntryPoints = []string{"asgi", "aws-lambda", "dbapi", "wsgi"}
 // the image, and with the tool's table applied as PEP 440 has it. All
 // differences are listed here; there is no other.
 func TestE2EBootstrap(t *testing.T) {
-	bed := newBed(t)
+	bed := sharedBed(t)
+	t.Parallel()
 	w := build(t, bed)
 	for _, tc := range []bootstrapCase{
 		{
@@ -99,7 +99,7 @@ type bootstrapAnswer struct {
 }
 
 // bootstrapScript runs opentelemetry-bootstrap -a requirements. Its arguments
-// are the wheel of pip and the bundle.
+// are a directory with pip and the bundle.
 const bootstrapScript = `
 import contextlib, importlib.metadata, io, json, re, sys
 pip, bundle = sys.argv[1:]
@@ -204,12 +204,11 @@ func bootstrap(t *testing.T, bed *testbed.Bed, ref string, p plan) bootstrapAnsw
 	if err != nil {
 		t.Fatal(err)
 	}
-	wheel := "/" + filepath.Base(pip)
 	out, err := bed.Run(wait(t), testbed.RunOptions{
 		Image:      ref,
 		Entrypoint: p.Interpreter.Path,
-		Args:       []string{"-c", bootstrapScript, wheel, "/opt/imgwrap/otel-" + p.Release.Version},
-		Volumes:    []string{pip + ":" + wheel + ":ro"},
+		Args:       []string{"-c", bootstrapScript, "/pip", "/opt/imgwrap/otel-" + p.Release.Version},
+		Volumes:    []string{pip + ":/pip:ro"},
 	})
 	if err != nil {
 		t.Fatal(err)

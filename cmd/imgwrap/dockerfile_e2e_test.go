@@ -27,11 +27,12 @@ import (
 // than those they have pushed and mirrored. All releases are built, with every
 // processor of this machine, in TestE2EDockerfile.
 func TestE2EBundles(t *testing.T) {
-	bed := newBed(t)
+	bed := sharedBed(t)
+	t.Parallel()
 	w := build(t, bed)
 	releases := []string{"1.12.0", "1.27.0", "1.45.1"}
 	w.run(t, append([]string{"layer", "build"}, releases...)...) // so that the wheels are in the cache
-	t.Setenv("GOMAXPROCS", "1")
+	w.env = []string{"GOMAXPROCS=1"}
 	w.cache = w.newCache(t, "wheels")
 	// It fails if a bundle is not as recorded.
 	built := w.run(t, append([]string{"layer", "build"}, releases...)...)
@@ -49,7 +50,8 @@ func TestE2EBundles(t *testing.T) {
 // from inside it. That image has the bundles of all releases, built in its
 // making: that fails if one is not, byte for byte, as recorded.
 func TestE2EDockerfile(t *testing.T) {
-	bed := newBed(t)
+	bed := sharedBed(t)
+	t.Parallel()
 	w := build(t, bed)
 	w.run(t, "layer", "build") // so that the wheels are in the cache
 
@@ -118,16 +120,16 @@ func TestE2EDockerfile(t *testing.T) {
 		}
 	}
 
-	if _, err := bed.Push(t.Context(), "bookworm-gunicorn", "app:1.0"); err != nil {
+	if _, err := bed.Push(t.Context(), "bookworm-gunicorn", "dockerfile/app:1.0"); err != nil {
 		t.Fatal(err)
 	}
-	source := bed.Registry() + "/app:1.0"
+	source := bed.Registry() + "/dockerfile/app:1.0"
 	// The same bytes, whoever wraps and wherever.
 	got := inside("--offline", source)
 	if want := w.run(t, source); got != want {
 		t.Errorf("imgwrap in its image printed %q, outside %q", got, want)
 	}
-	if !strings.HasPrefix(got, bed.Registry()+"/app@sha256:") {
+	if !strings.HasPrefix(got, bed.Registry()+"/dockerfile/app@sha256:") {
 		t.Errorf("imgwrap printed %q", got)
 	}
 }

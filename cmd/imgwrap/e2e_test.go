@@ -3,10 +3,15 @@
 package main_test
 
 import (
+	"archive/tar"
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"hash"
+	"io"
 	"maps"
 	"net/http/httptest"
 	"os"
@@ -16,6 +21,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -23,7 +29,9 @@ import (
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/partial"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/klauspost/compress/gzip"
 
 	"github.com/imgwrap/imgwrap/cmd/internal/otlp"
 	"github.com/imgwrap/imgwrap/cmd/internal/testbed"
@@ -87,23 +95,59 @@ type distribution struct {
 type imgwrap struct {
 	program string
 	cache   string
+	env     []string // NAME=value, beside those of the tests
 }
 
+// newBed returns a bed of a test's own.
 func newBed(t *testing.T) *testbed.Bed {
 	t.Helper()
 	bed, err := testbed.New(t.Context(), testbed.Options{Recipes: "../../testdata/images", Log: os.Stderr})
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		if err := bed.Close(); err != nil {
-			t.Error(err)
+	t.Cleanup(func() { closeBed(t, bed) })
+	return bed
+}
+
+// shared is the bed of the tests that run side by side.
+var shared struct {
+	mu    sync.Mutex
+	bed   *testbed.Bed
+	users int
+}
+
+// sharedBed returns a bed that other tests use at the same time. What a test has in
+// it is named after the test. The last one closes it.
+func sharedBed(t *testing.T) *testbed.Bed {
+	t.Helper()
+	shared.mu.Lock()
+	defer shared.mu.Unlock()
+	if shared.users == 0 {
+		bed, err := testbed.New(t.Context(), testbed.Options{Recipes: "../../testdata/images", Log: os.Stderr})
+		if err != nil {
+			t.Fatal(err)
 		}
-		for _, p := range processesOf(t, bed.Dir()) {
-			t.Errorf("still running: %s", p)
+		shared.bed = bed
+	}
+	shared.users++
+	t.Cleanup(func() {
+		shared.mu.Lock()
+		defer shared.mu.Unlock()
+		if shared.users--; shared.users == 0 {
+			closeBed(t, shared.bed)
 		}
 	})
-	return bed
+	return shared.bed
+}
+
+func closeBed(t *testing.T, bed *testbed.Bed) {
+	t.Helper()
+	if err := bed.Close(); err != nil {
+		t.Error(err)
+	}
+	for _, p := range processesOf(t, bed.Dir()) {
+		t.Errorf("still running: %s", p)
+	}
 }
 
 // processesOf returns the command lines that name a path below dir.
@@ -129,7 +173,7 @@ func build(t *testing.T, bed *testbed.Bed) imgwrap {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return imgwrap{program, filepath.Join(bed.Cache(), "imgwrap")}
+	return imgwrap{program: program, cache: filepath.Join(bed.Cache(), "imgwrap")}
 }
 
 // newCache returns a cache directory that is empty but for parts of the one that
@@ -152,16 +196,22 @@ func (w imgwrap) newCache(t *testing.T, parts ...string) string {
 // run runs imgwrap and returns its standard output.
 func (w imgwrap) run(t *testing.T, args ...string) string {
 	t.Helper()
-	return output(t, w.program, append([]string{"--cache-dir", w.cache}, args...)...)
+	cmd := exec.CommandContext(t.Context(), w.program, append([]string{"--cache-dir", w.cache}, args...)...)
+	cmd.Env = append(os.Environ(), w.env...)
+	return outputOf(t, cmd)
 }
 
 func output(t *testing.T, program string, args ...string) string {
 	t.Helper()
+	return outputOf(t, exec.CommandContext(t.Context(), program, args...))
+}
+
+func outputOf(t *testing.T, cmd *exec.Cmd) string {
+	t.Helper()
 	var stdout, stderr bytes.Buffer
-	cmd := exec.CommandContext(t.Context(), program, args...)
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	if err := cmd.Run(); err != nil {
-		t.Fatalf("%s %s: %v\n%s%s", filepath.Base(program), strings.Join(args, " "), err, stdout.String(), stderr.String())
+		t.Fatalf("%s %s: %v\n%s%s", filepath.Base(cmd.Path), strings.Join(cmd.Args[1:], " "), err, stdout.String(), stderr.String())
 	}
 	return stdout.String()
 }
@@ -175,7 +225,8 @@ func wait(t *testing.T) context.Context {
 }
 
 func TestE2EImages(t *testing.T) {
-	bed := newBed(t)
+	bed := sharedBed(t)
+	t.Parallel()
 	w := build(t, bed)
 	crane, err := bed.GoBuild(t.Context(), "github.com/google/go-containerregistry/cmd/crane")
 	if err != nil {
@@ -406,7 +457,7 @@ func (tc imageCase) run(t *testing.T, bed *testbed.Bed, w imgwrap, crane string)
 	checkLayers(t, before, after, p)
 	checkConfig(t, before, after)
 	output(t, "skopeo", "inspect", "--tls-verify=false", "docker://"+wrapped)
-	output(t, crane, "validate", "--insecure", "--remote", wrapped)
+	validateContent(t, crane, wrapped)
 
 	original := tc.use(t, bed, testbed.RunOptions{Image: source, Args: tc.plain})
 	traced, spans := tc.trace(t, bed, wrapped)
@@ -438,6 +489,135 @@ func (tc imageCase) checkPlan(t *testing.T, p plan, source v1.Hash) {
 	if tc.warning != "" && !slices.ContainsFunc(p.Warnings, func(w string) bool { return strings.Contains(w, tc.warning) }) {
 		t.Errorf("no warning has %q: %q", tc.warning, p.Warnings)
 	}
+}
+
+// validateContent has crane validate an image or index, but for what is in its
+// layers: that is checked here, once for all images that have the layer.
+func validateContent(t *testing.T, crane, ref string) {
+	t.Helper()
+	output(t, crane, "validate", "--insecure", "--fast", "--remote", ref)
+	r, err := name.ParseReference(ref)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := remote.Get(r, remote.WithContext(t.Context()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var images []v1.Image
+	if d.MediaType.IsIndex() {
+		index, err := d.ImageIndex()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if images, err = partial.FindImages(index, func(v1.Descriptor) bool { return true }); err != nil {
+			t.Fatal(err)
+		}
+	} else {
+		img, err := d.Image()
+		if err != nil {
+			t.Fatal(err)
+		}
+		images = append(images, img)
+	}
+	for _, img := range images {
+		layers, err := img.Layers()
+		if err != nil {
+			t.Fatal(err)
+		}
+		config, err := img.ConfigFile()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(config.RootFS.DiffIDs) != len(layers) {
+			t.Errorf("%s has %d layers, its config %d", ref, len(layers), len(config.RootFS.DiffIDs))
+		}
+		for _, l := range layers {
+			if err := validateLayer(l); err != nil {
+				t.Errorf("validating layers of %s: %v", ref, err)
+			}
+		}
+	}
+}
+
+// contents are those of the layers that were read: what has a digest is the same
+// everywhere.
+var contents sync.Map
+
+// content is what a layer has.
+type content struct {
+	digest, diffID v1.Hash
+	size           int64
+}
+
+// validateLayer checks what a manifest and a config say of a layer.
+func validateLayer(l v1.Layer) error {
+	var want content
+	var err error
+	if want.digest, err = l.Digest(); err != nil {
+		return err
+	}
+	if want.diffID, err = l.DiffID(); err != nil {
+		return err
+	}
+	if want.size, err = l.Size(); err != nil {
+		return err
+	}
+	read, _ := contents.LoadOrStore(want.digest, sync.OnceValues(func() (content, error) { return readLayer(l) }))
+	got, err := read.(func() (content, error))()
+	if err != nil {
+		return fmt.Errorf("reading %s: %w", want.digest, err)
+	}
+	if got != want {
+		return fmt.Errorf("a layer is %v, want %v", got, want)
+	}
+	return nil
+}
+
+// readLayer reads a layer, in which no path may be twice.
+func readLayer(l v1.Layer) (content, error) {
+	compressed, err := l.Compressed()
+	if err != nil {
+		return content{}, err
+	}
+	defer compressed.Close()
+	var size counter
+	digest, diffID := sha256.New(), sha256.New()
+	in := io.TeeReader(compressed, io.MultiWriter(digest, &size))
+	uncompressed, err := gzip.NewReader(in)
+	if err != nil {
+		return content{}, err
+	}
+	out := io.TeeReader(uncompressed, diffID)
+	seen := map[string]bool{}
+	for archive := tar.NewReader(out); ; {
+		h, err := archive.Next()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return content{}, err
+		}
+		if seen[h.Name] {
+			return content{}, fmt.Errorf("%s is there twice", h.Name)
+		}
+		seen[h.Name] = true
+	}
+	for _, rest := range []io.Reader{out, in} {
+		if _, err := io.Copy(io.Discard, rest); err != nil {
+			return content{}, err
+		}
+	}
+	sum := func(h hash.Hash) v1.Hash { return v1.Hash{Algorithm: "sha256", Hex: hex.EncodeToString(h.Sum(nil))} }
+	return content{sum(digest), sum(diffID), int64(size)}, nil
+}
+
+// counter counts what is written to it.
+type counter int64
+
+func (c *counter) Write(p []byte) (int, error) {
+	*c += counter(len(p))
+	return len(p), nil
 }
 
 func image(t *testing.T, ref string) v1.Image {
@@ -691,21 +871,20 @@ func pipCheck(t *testing.T, bed *testbed.Bed, ref string, p plan, bundle string)
 	if err != nil {
 		t.Fatal(err)
 	}
-	wheel := "/" + filepath.Base(pip)
 	script := fmt.Sprintf(`
 import importlib.metadata, sys
-sys.path.insert(0, %q)
-if %[2]q:
-    sys.path.append(%[2]q)
+sys.path.insert(0, "/pip")
+if %[1]q:
+    sys.path.append(%[1]q)
     print(importlib.metadata.version("opentelemetry-api"))
 from pip._internal.cli.main import main
 main(["check", "--disable-pip-version-check"])
-`, wheel, bundle)
+`, bundle)
 	out, err := bed.Run(wait(t), testbed.RunOptions{
 		Image:      ref,
 		Entrypoint: p.Interpreter.Path,
 		Args:       []string{"-c", script},
-		Volumes:    []string{pip + ":" + wheel + ":ro"},
+		Volumes:    []string{pip + ":/pip:ro"},
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -20,7 +20,6 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/imgwrap/imgwrap/cmd/internal/otlp"
 	"github.com/imgwrap/imgwrap/cmd/internal/testbed"
@@ -30,7 +29,8 @@ import (
 // container: the application answers as the unwrapped one, and stderr has at
 // most one line more.
 func TestE2EFailOpen(t *testing.T) {
-	bed := newBed(t)
+	bed := sharedBed(t)
+	t.Parallel()
 	m := newMatrix(t, bed)
 	original := map[failOpenSource]failOpenUse{}
 	for _, tc := range failOpenCases {
@@ -40,27 +40,26 @@ func TestE2EFailOpen(t *testing.T) {
 		}
 		o := testbed.RunOptions{Image: m.image(t, "apps").source, Args: tc.options.Args, Writable: tc.options.Writable}
 		if tc.onto != "" {
-			o = testbed.RunOptions{Image: bed.Registry() + "/" + tc.onto + ":1.0"}
-			if _, err := bed.Push(t.Context(), tc.onto, tc.onto+":1.0"); err != nil {
+			o = testbed.RunOptions{Image: bed.Registry() + "/failopen/" + tc.onto + ":1.0"}
+			if _, err := bed.Push(t.Context(), tc.onto, "failopen/"+tc.onto+":1.0"); err != nil {
 				t.Fatal(err)
 			}
 		}
 		original[source] = useFailOpen(t, bed, o, true)
 	}
 	results := map[string]*[2]failOpenUse{}
-	var runs errgroup.Group
-	runs.SetLimit(4) // they wait more than they compute
-	for _, tc := range failOpenCases {
-		results[tc.name] = new([2]failOpenUse)
-		for i, release := range matrixReleases {
-			result := &results[tc.name][i]
-			runs.Go(func() error {
-				t.Run(tc.name+"/"+release, func(t *testing.T) { *result = tc.run(t, m, i, original[tc.source()]) })
-				return nil
-			})
+	t.Run("cases", func(t *testing.T) {
+		for _, tc := range failOpenCases {
+			results[tc.name] = new([2]failOpenUse)
+			for i, release := range matrixReleases {
+				result := &results[tc.name][i]
+				t.Run(tc.name+"/"+release, func(t *testing.T) {
+					t.Parallel()
+					*result = tc.run(t, m, i, original[tc.source()])
+				})
+			}
 		}
-	}
-	_ = runs.Wait()
+	})
 	var rows []string
 	for _, tc := range failOpenCases {
 		rows = append(rows, tc.row(results[tc.name]))

@@ -309,7 +309,8 @@ func app(t *testing.T, content, architecture string) v1.Image {
 // TestE2ERegistries wraps, wraps again and unwraps in registries of different
 // make.
 func TestE2ERegistries(t *testing.T) {
-	bed := newBed(t)
+	bed := sharedBed(t)
+	t.Parallel()
 	w := build(t, bed)
 	account := &authn.Basic{Username: testbed.User, Password: testbed.Password}
 	for _, tt := range []struct {
@@ -423,7 +424,8 @@ func TestE2ERegistries(t *testing.T) {
 // TestE2EInterrupted interrupts and kills imgwrap at different moments. There is
 // the right image or no tag, and the next run finishes.
 func TestE2EInterrupted(t *testing.T) {
-	bed := newBed(t)
+	bed := sharedBed(t)
+	t.Parallel()
 	w := build(t, bed)
 	f := newFront(t, bed, w, func(string, *testbed.Tokens) (http.Handler, error) { return behind(bed.Registry()), nil })
 	var rows []string

@@ -51,13 +51,15 @@ func djangoSource(name, flags string) imageCase {
 // application: install packages, set variables, change the command, choose
 // propagators. Each case is an image, wrapped and run.
 func TestE2EGuide(t *testing.T) {
-	bed := newBed(t)
+	bed := sharedBed(t)
+	t.Parallel()
 	w := build(t, bed)
 	for _, source := range []imageCase{flaskServer, flaskDebug, djangoServer, djangoReloads} {
 		source.push(t, bed)
 	}
 	for _, r := range guideReleases {
 		t.Run(r.version, func(t *testing.T) {
+			t.Parallel()
 			for _, tc := range guideCases {
 				t.Run(tc.name, func(t *testing.T) {
 					t.Parallel()
@@ -85,6 +87,7 @@ type guideRun struct {
 	release guideRelease
 	plan    plan
 	app     *testbed.Container
+	stopped bool
 
 	// Where it sends to: one of them.
 	receiver  *otlp.Receiver
@@ -305,6 +308,9 @@ func (tc guideCase) run(t *testing.T, bed *testbed.Bed, w imgwrap, r guideReleas
 		t.Fatal(err)
 	}
 	tc.check(t, g)
+	if !g.stopped {
+		g.stop(t)
+	}
 }
 
 // checkEnv looks for variables in an image's config.
@@ -324,6 +330,17 @@ func checkEnv(t *testing.T, ref string, want []string) {
 			t.Errorf("the image does not set %s: %q", v, config.Config.Env)
 		}
 	}
+}
+
+// stop ends the application and returns its exit code.
+func (g *guideRun) stop(t *testing.T) int {
+	t.Helper()
+	g.stopped = true
+	code, err := g.app.Stop(wait(t), syscall.SIGINT)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return code
 }
 
 // get asks the application.
@@ -366,9 +383,7 @@ func (g *guideRun) checkServer(t *testing.T, server, child string) {
 		g.get(t, "/", nil)
 	}
 	g.wait(t, requests, isServer)
-	if _, err := g.app.Stop(wait(t), syscall.SIGINT); err != nil {
-		t.Fatal(err)
-	}
+	g.stop(t)
 	const scope = "opentelemetry.instrumentation."
 	servers := map[string]string{} // scopes of server spans by ID
 	for _, s := range g.receiver.Spans() {
@@ -427,8 +442,8 @@ type received struct {
 // stopBoth ends the application, then the Collector, and returns what that got.
 func (g *guideRun) stopBoth(t *testing.T) received {
 	t.Helper()
-	if code, err := g.app.Stop(wait(t), syscall.SIGINT); err != nil || code != 0 {
-		t.Fatalf("the application ended with exit code %d, %v\n%s", code, err, g.app.Output())
+	if code := g.stop(t); code != 0 {
+		t.Fatalf("the application ended with exit code %d\n%s", code, g.app.Output())
 	}
 	output, err := g.collector.Stop(wait(t))
 	if err != nil {

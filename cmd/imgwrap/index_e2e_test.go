@@ -59,7 +59,8 @@ type document map[string]json.RawMessage
 
 func newIndexes(t *testing.T) indexes {
 	t.Helper()
-	bed := newBed(t)
+	bed := sharedBed(t)
+	t.Parallel()
 	crane, err := bed.GoBuild(t.Context(), "github.com/google/go-containerregistry/cmd/crane")
 	if err != nil {
 		t.Fatal(err)
@@ -89,6 +90,7 @@ func TestE2EIndex(t *testing.T) {
 		{"docker", nil, []string{"oci-mediatypes=false"}},
 	} {
 		t.Run(form.name, func(t *testing.T) {
+			t.Parallel()
 			x := x
 			x.T = t
 			x.build(dir, form.name+":1.0", form.options, form.export)
@@ -253,7 +255,7 @@ func (x indexes) wrap(repository string, attestations int) map[string]string {
 		x.Errorf("%d images are wrapped, %d attested; besides there is %s", len(wrapped), len(attested), newChildren)
 	}
 	output(x.T, "skopeo", "inspect", "--tls-verify=false", "docker://"+source+"-otel")
-	output(x.T, x.crane, "validate", "--insecure", "--remote", source+"-otel")
+	validateContent(x.T, x.crane, source+"-otel")
 	x.imgwrap.run(x.T, "verify", source+"-otel")
 	if undone := x.imgwrap.run(x.T, "unwrap", source+"-otel"); !strings.HasSuffix(undone, "@"+x.digest(source)+"\n") {
 		x.Errorf("unwrapped to %s, want %s", undone, x.digest(source))
@@ -403,7 +405,7 @@ func (x indexes) reproduce(repository, source string) {
 		if got := x.digest(to); got != want {
 			x.Errorf("with GOMAXPROCS=%s and --jobs %s it becomes %s, want %s", machine.processors, machine.jobs, got, want)
 		}
-		output(x.T, x.crane, "validate", "--insecure", "--remote", to)
+		validateContent(x.T, x.crane, to)
 	}
 }
 
@@ -626,7 +628,7 @@ func TestE2EMedia(t *testing.T) {
 			}
 			x.imgwrap.run(t, "verify", source+"-otel")
 			if tc.mediaType == types.OCILayer { // crane takes every layer for gzip
-				output(t, x.crane, "validate", "--insecure", "--remote", source+"-otel")
+				validateContent(t, x.crane, source+"-otel")
 			}
 			if _, err := x.bed.Podman(t.Context(), "pull", "--quiet", "--tls-verify=false", source+"-otel"); err != nil {
 				t.Error(err)

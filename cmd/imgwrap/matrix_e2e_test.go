@@ -30,17 +30,17 @@ import (
 // unwrapped and with the oldest and the newest release, and holds what arrived
 // against docs/matrix.md. With IMGWRAP_UPDATE set it writes that file.
 func TestE2EMatrix(t *testing.T) {
-	m := newMatrix(t, newBed(t))
-
-	var runs errgroup.Group
-	runs.SetLimit(4) // they wait more than they compute
-	for _, tc := range matrixCases {
-		runs.Go(func() error {
-			t.Run(tc.name, func(t *testing.T) { m.run(t, tc) })
-			return nil
-		})
-	}
-	_ = runs.Wait()
+	bed := sharedBed(t)
+	t.Parallel()
+	m := newMatrix(t, bed)
+	t.Run("cases", func(t *testing.T) {
+		for _, tc := range matrixCases {
+			t.Run(tc.name, func(t *testing.T) {
+				t.Parallel()
+				m.run(t, tc)
+			})
+		}
+	})
 	var rows []string
 	for _, tc := range matrixCases {
 		rows = append(rows, m.rows[tc.name])

@@ -18,7 +18,8 @@ import (
 // Each gets the newest release whose bounds its pins are within, keeps them,
 // and is traced.
 func TestE2EPins(t *testing.T) {
-	bed := newBed(t)
+	bed := sharedBed(t)
+	t.Parallel()
 	w := build(t, bed)
 	own := []string{"gunicorn", "own:app"}
 	cases := []pinCase{

@@ -101,24 +101,28 @@ func (t transports) wantDigest(ref string, want v1.Hash) {
 }
 
 func TestE2ETransports(t *testing.T) {
-	bed := newBed(t)
+	bed := sharedBed(t)
+	t.Parallel()
 	engine, err := bed.Engine(wait(t))
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Setenv("DOCKER_HOST", engine.Host())
+	// The client finds the engine by its own environment. Nobody else does.
+	if err := os.Setenv("DOCKER_HOST", engine.Host()); err != nil {
+		t.Fatal(err)
+	}
 	client := registry.New(registry.Options{})
 	for recipe, mediaType := range map[string]types.MediaType{
 		"bookworm-gunicorn": types.OCIManifestSchema1,
 		"bullseye-venv":     types.DockerManifestSchema2,
 	} {
 		t.Run(recipe, func(t *testing.T) {
-			digest, err := bed.Push(t.Context(), recipe, recipe+":1.0")
+			digest, err := bed.Push(t.Context(), recipe, "transports/"+recipe+":1.0")
 			if err != nil {
 				t.Fatal(err)
 			}
 			tt := transports{t, bed, engine, client}
-			source := bed.Registry() + "/" + recipe + ":1.0"
+			source := bed.Registry() + "/transports/" + recipe + ":1.0"
 			im := tt.image(source)
 			if im.MediaType != mediaType || im.Digest != digest {
 				t.Fatalf("%s is %s, %s", source, im.MediaType, im.Digest)
@@ -270,7 +274,8 @@ func (t transports) dockerEngine(source string, im *registry.Image) {
 
 // An index goes through layouts and back, byte for byte, ours and skopeo's.
 func TestE2ETransportsIndex(t *testing.T) {
-	bed := newBed(t)
+	bed := sharedBed(t)
+	t.Parallel()
 	tt := transports{t, bed, &testbed.Engine{}, registry.New(registry.Options{})}
 	var index v1.ImageIndex = empty.Index
 	for _, arch := range []string{"amd64", "arm64"} {
@@ -339,7 +344,8 @@ func TestE2ETransportsIndex(t *testing.T) {
 
 // The environment's proxy and certificate authority are used.
 func TestE2ENetwork(t *testing.T) {
-	bed := newBed(t)
+	bed := sharedBed(t)
+	t.Parallel()
 	w := build(t, bed)
 	server := httptest.NewUnstartedServer(ggcr.New(ggcr.Logger(log.New(io.Discard, "", 0))))
 	server.Config.ErrorLog = log.New(io.Discard, "", 0)

@@ -14,7 +14,8 @@ import (
 // A wrapped image is verified, and then started by imgwrap itself. The app is
 // process 1 and ends on no signal but the one that the image names.
 func TestE2EVerify(t *testing.T) {
-	bed := newBed(t)
+	bed := sharedBed(t)
+	t.Parallel()
 	w := build(t, bed)
 	podman, err := bed.PodmanProgram()
 	if err != nil {
@@ -24,13 +25,14 @@ func TestE2EVerify(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Setenv("DOCKER_HOST", docker.Host())
+	w.env = []string{"DOCKER_HOST=" + docker.Host()}
 	tc := imageCase{name: "verified", recipe: "bookworm-apt-flask"}
 	tc.push(t, bed)
 	wrapped := strings.TrimSpace(w.run(t, bed.Registry()+"/verified:1.0"))
 
 	for name, engine := range map[string]string{"podman": podman, "docker": "/usr/bin/docker"} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			addr, err := testbed.FreeAddr()
 			if err != nil {
 				t.Fatal(err)
