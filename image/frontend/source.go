@@ -98,12 +98,13 @@ func (d *dockerfile) line(variable string) []*pb.Range {
 			if !strings.EqualFold(n.Value, "ENV") {
 				return false
 			}
-			for name := n.Next; name != nil && name.Next != nil; name = name.Next.Next {
-				if name.Value == variable {
+			words := []string{} // name, value and what is between them, in turns
+			for w := n.Next; w != nil; w = w.Next {
+				words = append(words, w.Value)
+			}
+			for pair := range slices.Chunk(words, 3) {
+				if pair[0] == variable {
 					return true
-				}
-				if name.Next.Next == nil {
-					break
 				}
 			}
 			return false
