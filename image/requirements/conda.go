@@ -175,8 +175,10 @@ func (conda) add(src []byte, pkgs []Package) ([]byte, error) {
 	case f.pip.Kind == yaml.SequenceNode && len(f.pip.Content) > 0:
 		list = f.pip
 	}
-	if list.Style&yaml.FlowStyle != 0 || f.pip != nil && f.pip.Style&yaml.FlowStyle != 0 || len(list.Content) == 0 {
-		return nil, &SyntaxError{Line: list.Line, Problem: "packages are added to lists with one element in each line only"}
+	for _, list := range []*yaml.Node{f.dependencies, f.pip} {
+		if list != nil && list.Style&yaml.FlowStyle != 0 {
+			return nil, &SyntaxError{Line: list.Line, Problem: "packages cannot be added to a list in brackets: write it with one element in each line"}
+		}
 	}
 	dash := leading(src, list.Content[0].Line)
 	deeper := dash + "  "

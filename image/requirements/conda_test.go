@@ -41,6 +41,11 @@ func TestCondaEditing(t *testing.T) {
 			"dependencies:\n  - pip:\n      - flask\n\n  # numbers\n  - numpy\nvariables:\n  A: b\n",
 			"dependencies:\n  - pip:\n      - flask\n      " + begin + "\n      - opentelemetry-distro==0.66b1\n      - opentelemetry-instrumentation-flask==0.66b1\n      # imgwrap:end\n\n  # numbers\n  - numpy\nvariables:\n  A: b\n",
 		},
+		{
+			"something behind it, no line end at the end",
+			"dependencies:\n- pip:\n  - flask\nprefix: /x",
+			"dependencies:\n- pip:\n  - flask\n  " + begin + "\n  - opentelemetry-distro==0.66b1\n  - opentelemetry-instrumentation-flask==0.66b1\n  # imgwrap:end\nprefix: /x",
+		},
 	} {
 		t.Run(tt.name, func(t *testing.T) { checkEdits(t, conda{}, tt.src, tt.want) })
 	}
@@ -55,6 +60,8 @@ func TestCondaProblems(t *testing.T) {
 		{"dependencies:\n  python: 3\n", "no list", 2},
 		{"dependencies: [python, flask]\n", "one element in each line", 1},
 		{"dependencies:\n  - pip: [flask]\n", "one element in each line", 2},
+		{"dependencies:\n  - python\n  - flask\n  - pip: []\n", "in brackets", 4},
+		{"dependencies: []\n", "in brackets", 1},
 		{"dependencies:\n  - python\n  - flask: [\n", "did not find", 3},
 		{"dependencies:\n  - python\n  - {flask: 1}\n", "a name with a version", 3},
 		{"dependencies:\n  - pip:\n    - flask==1.x\n", "1.x", 3},

@@ -237,7 +237,7 @@ func (b block) replace(src []byte, lines []string, eol string) []byte {
 	switch {
 	case b.found && last && !bytes.HasSuffix(src, []byte("\n")):
 		// It was the last line, and is again.
-	case !b.found && len(src) > 0 && !bytes.HasSuffix(src, []byte("\n")):
+	case !b.found && last && len(src) > 0 && !bytes.HasSuffix(src, []byte("\n")):
 		added = eol + added
 	default:
 		added += eol
