@@ -3,6 +3,7 @@ package requirements
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -138,7 +139,10 @@ func (p *Project) Choose(c *catalog.Catalog, opts Options) (*Choice, error) {
 	for _, d := range env.Distributions {
 		own[pep508.Normalize(d.Name)] = true
 	}
-	if err := choice.pick(own, opts.Propagators); err != nil {
+	// What is there for another reason than the app may not be where the app runs.
+	installed := maps.Clone(own)
+	maps.DeleteFunc(installed, func(name string, _ bool) bool { return p.development[name] || p.bystanders[name] != "" })
+	if err := choice.pick(installed, opts.Propagators); err != nil {
 		return nil, err
 	}
 	choice.close(own)

@@ -90,6 +90,19 @@ func TestChoose(t *testing.T) {
 			opts: Options{Python: "3.12"},
 			want: "distro==0.66b1 exporter-otlp-proto-http==1.45.1 instrumentation-flask==0.66b1",
 		},
+		{
+			name: "a development group", files: "-- pyproject.toml --\n[project]\nname=\"x\"\nrequires-python=\">=3.11\"\ndependencies=[\"flask\"]\n[dependency-groups]\ndev=[\"protobuf<5\",\"redis\"]\n",
+			want:    "distro==0.48b0 exporter-otlp-proto-http==1.27.0 instrumentation-flask==0.48b0 setuptools==75.3.4",
+			leftOut: "redis: redis: it is there for development only",
+		},
+		{
+			name: "a development group of Poetry", files: "-- pyproject.toml --\n[tool.poetry.dependencies]\npython=\"^3.11\"\nflask=\"*\"\n[tool.poetry.group.dev.dependencies]\nprotobuf=\"<5\"\n",
+			want: "distro==0.48b0 exporter-otlp-proto-http==1.27.0 instrumentation-flask==0.48b0 setuptools==75.3.4",
+		},
+		{
+			name: "OpenTelemetry for development", files: "-- pyproject.toml --\n[tool.poetry.dependencies]\npython=\"^3.11\"\nflask=\"*\"\n[tool.poetry.group.dev.dependencies]\nopentelemetry-distro=\"0.50b0\"\n",
+			want: "distro==0.50b0 exporter-otlp-proto-http==1.29.0 instrumentation-flask==0.50b0",
+		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			p, err := ReadFor(unpack(t, txtar.Parse([]byte(tt.files))), "", tt.opts.Python)

@@ -40,7 +40,7 @@ func FuzzRead(f *testing.F) {
 		_, condaErr := parseConda(src)
 		tomlFile, tomlErr := parseTOML(src)
 		if tomlErr == nil {
-			_, tomlErr = tomlFile.declared(true)
+			_, _, tomlErr = tomlFile.declared()
 		}
 		for _, err := range append(errs, textErr, condaErr, tomlErr) {
 			if err == nil {

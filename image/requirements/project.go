@@ -50,10 +50,11 @@ type Project struct {
 	ranges map[string]string // of what is required and not locked, as specifiers
 	// bystanders are locked or bounded, but not known to be installed where the
 	// app runs, with the reason.
-	bystanders map[string]string
-	added      map[string]string // name and version of what is in marked blocks
-	hashes     bool              // pip checks hashes of everything
-	locks      []projectLock     // of the first file
+	bystanders  map[string]string
+	development map[string]bool   // what is required for development only
+	added       map[string]string // name and version of what is in marked blocks
+	hashes      bool              // pip checks hashes of everything
+	locks       []projectLock     // of the first file
 }
 
 // projectLock is a lock file that a change of the project file leaves behind.
@@ -295,6 +296,7 @@ const assumedPython = "3.13"
 func (r *reader) read() (*Project, error) {
 	p := r.p
 	p.ranges, p.bystanders, p.added = map[string]string{}, map[string]string{}, map[string]string{}
+	p.development = map[string]bool{}
 	r.locked, r.constraints, r.open = map[string]string{}, map[string]string{}, map[string]bool{}
 	main := ""
 	if len(p.Files) > 0 {
@@ -337,6 +339,13 @@ func (r *reader) require(req pep508.Requirement) {
 	}
 }
 
+// constrain notes what has to hold if something is installed, and returns its name.
+func (r *reader) constrain(req pep508.Requirement) string {
+	name := pep508.Normalize(req.Name)
+	r.constraints[name] = both(r.constraints[name], req.Specifiers.String())
+	return name
+}
+
 // both are two lists of specifiers as one.
 func both(a, b string) string {
 	if a == "" || b == "" || a == b {
@@ -351,8 +360,12 @@ func (r *reader) finish() {
 	for name, within := range r.constraints {
 		if _, ok := p.ranges[name]; ok {
 			p.ranges[name] = both(p.ranges[name], within)
+			delete(p.development, name)
 		} else if r.locked[name] == "" {
 			p.ranges[name], p.bystanders[name] = within, "there is only a constraint for it"
+			if p.development[name] {
+				p.bystanders[name] = "it is there for development only"
+			}
 		}
 		if req, err := pep508.Parse(name + within); err == nil && r.locked[name] == "" {
 			if version, ok := pinned(req); ok {
@@ -478,8 +491,7 @@ func (r *reader) text(name string, f *textFile, constraint bool) error {
 			r.p.LockedBy = append(r.p.LockedBy, name)
 		}
 		if constraint {
-			key := pep508.Normalize(req.Name)
-			r.constraints[key] = both(r.constraints[key], req.Specifiers.String())
+			r.constrain(req)
 		} else {
 			r.require(req)
 		}

@@ -65,7 +65,7 @@ func TestRead(t *testing.T) {
 		},
 		{
 			layout: "poetry2", files: "pyproject.toml", python: "3.11", lockedBy: "poetry.lock",
-			locked: "fastapi==0.115.6 httpx==0.28.1 requests==2.32.3", declared: "fastapi httpx", bystanders: "requests",
+			locked: "fastapi==0.115.6 httpx==0.28.1 requests==2.32.3", declared: "fastapi httpx", ranges: "pytest:>=8.0,<9", bystanders: "pytest requests",
 		},
 		{
 			layout: "poetry1", files: "pyproject.toml", python: "3.8", lockedBy: "poetry.lock",
@@ -75,7 +75,7 @@ func TestRead(t *testing.T) {
 		},
 		{
 			layout: "pdm", files: "pyproject.toml", python: "3.9", lockedBy: "pdm.lock",
-			locked: "celery==5.4.0 exceptiongroup==1.2.2 redis==5.2.1 sqlalchemy==2.0.36", declared: "celery sqlalchemy", bystanders: "exceptiongroup",
+			locked: "celery==5.4.0 exceptiongroup==1.2.2 redis==5.2.1 sqlalchemy==2.0.36", declared: "celery sqlalchemy", ranges: "pytest:", bystanders: "exceptiongroup pytest",
 		},
 		{
 			layout: "pylock", files: "pyproject.toml", python: "3.10", lockedBy: "pylock.toml",
@@ -110,6 +110,10 @@ func TestRead(t *testing.T) {
 		{
 			layout: "editable", files: "requirements.txt pyproject.toml", python: "3.11", lockedBy: "requirements.txt",
 			locked: "gunicorn==23.0.0", declared: "flask gunicorn", ranges: "flask:>=3",
+		},
+		{
+			layout: "development", files: "pyproject.toml", python: "3.11",
+			locked: "opentelemetry-distro==0.50b0", declared: "flask", ranges: "flask:", bystanders: "opentelemetry-distro",
 		},
 		{layout: "empty"},
 		{layout: "pep621", files: "pyproject.toml requirements-dev.txt", python: "3.12", declared: "starlette", ranges: "starlette:"},

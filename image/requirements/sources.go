@@ -2,6 +2,7 @@ package requirements
 
 import (
 	"bytes"
+	"maps"
 	"path"
 	"path/filepath"
 	"regexp"
@@ -159,62 +160,66 @@ func (r *reader) mainTOML(main string) error {
 	if err != nil {
 		return in(main, err)
 	}
-	with, err := f.declared(true)
+	with, withDevelopment, err := f.declared()
 	if err != nil {
 		return in(main, err)
 	}
 	if f, err = parseTOML(clean); err != nil {
 		return in(main, err)
 	}
-	without, err := f.declared(true)
+	required, development, err := f.declared()
 	if err != nil {
 		return in(main, err)
 	}
-	r.own(with, without)
-	required, err := f.declared(false)
-	if err != nil {
-		return in(main, err)
-	}
+	r.own(slices.Concat(with, withDevelopment), slices.Concat(required, development))
 	for _, req := range required {
 		r.require(req)
+	}
+	// uv, Poetry, PDM and Pipenv look for versions that suit all groups.
+	for _, req := range development {
+		if req.Applies(r.env) {
+			name := r.constrain(req)
+			r.p.development[name] = true
+		}
 	}
 	return nil
 }
 
-// declared lists what Pipfile or pyproject.toml requires, if all is set with what
-// it requires for development only.
-func (f *tomlFile) declared(all bool) ([]pep508.Requirement, error) {
-	var list []pep508.Requirement
-	arrays := [][]string{{"project", "dependencies"}}
-	tables := [][]string{{"tool", "poetry", "dependencies"}, {"packages"}}
+// declared lists what Pipfile or pyproject.toml requires, and what it requires for
+// development only.
+func (f *tomlFile) declared() (required, development []pep508.Requirement, err error) {
+	type source struct {
+		path        []string
+		development bool
+	}
+	arrays := []source{{path: []string{"project", "dependencies"}}}
+	tables := []source{{path: []string{"tool", "poetry", "dependencies"}}, {path: []string{"packages"}}}
 	groups := func(at ...string) []string {
 		table, _ := f.get(at...).(map[string]any)
-		var names []string
-		for name := range table {
-			if all || !developmentName(name) {
-				names = append(names, name)
-			}
-		}
-		slices.Sort(names)
-		return names
+		return slices.Sorted(maps.Keys(table))
 	}
 	for _, at := range [][]string{{"project", "optional-dependencies"}, {"dependency-groups"}} {
 		for _, name := range groups(at...) {
-			arrays = append(arrays, append(slices.Clone(at), name))
+			arrays = append(arrays, source{append(slices.Clone(at), name), developmentName(name)})
 		}
 	}
 	for _, name := range groups("tool", "poetry", "group") {
-		tables = append(tables, []string{"tool", "poetry", "group", name, "dependencies"})
+		tables = append(tables, source{[]string{"tool", "poetry", "group", name, "dependencies"}, developmentName(name)})
 	}
-	if all {
-		for _, name := range groups("tool", "pdm", "dev-dependencies") {
-			arrays = append(arrays, []string{"tool", "pdm", "dev-dependencies", name})
+	for _, name := range groups("tool", "pdm", "dev-dependencies") {
+		arrays = append(arrays, source{[]string{"tool", "pdm", "dev-dependencies", name}, true})
+	}
+	arrays = append(arrays, source{[]string{"tool", "uv", "dev-dependencies"}, true})
+	tables = append(tables, source{[]string{"tool", "poetry", "dev-dependencies"}, true}, source{[]string{"dev-packages"}, true})
+	note := func(req pep508.Requirement, from source) {
+		if from.development {
+			development = append(development, req)
+		} else {
+			required = append(required, req)
 		}
-		arrays = append(arrays, []string{"tool", "uv", "dev-dependencies"})
-		tables = append(tables, []string{"tool", "poetry", "dev-dependencies"}, []string{"dev-packages"})
 	}
-	for _, at := range arrays {
-		elements, _ := f.get(at...).([]any)
+	for _, from := range arrays {
+		elements, _ := f.get(from.path...).([]any)
 		for _, e := range elements {
 			s, ok := e.(string)
 			if !ok {
@@ -222,24 +227,24 @@ func (f *tomlFile) declared(all bool) ([]pep508.Requirement, error) {
 			}
 			req, err := pep508.Parse(s)
 			if err != nil {
-				problem := f.problem(at, "%v", err)
+				problem := f.problem(from.path, "%v", err)
 				if i := bytes.Index(f.src, []byte(s)); i >= 0 && s != "" {
 					problem = &SyntaxError{Line: lineOf(f.src, i), Problem: err.Error()}
 				}
-				return nil, problem
+				return nil, nil, problem
 			}
-			list = append(list, req)
+			note(req, from)
 		}
 	}
-	for _, at := range tables {
-		table, _ := f.get(at...).(map[string]any)
+	for _, from := range tables {
+		table, _ := f.get(from.path...).(map[string]any)
 		for name, value := range table {
-			if name != "python" || at[0] == "packages" {
-				list = append(list, tableRequirement(name, value))
+			if name != "python" || from.path[0] == "packages" {
+				note(tableRequirement(name, value), from)
 			}
 		}
 	}
-	return list, nil
+	return required, development, nil
 }
 
 // tableRequirement reads a key of a table of requirements, as Poetry and Pipenv
@@ -275,7 +280,7 @@ func (r *reader) ownMetadata() error {
 	if f == nil || f.get("project", "dependencies") == nil {
 		return r.setupConfig()
 	}
-	required, err := f.declared(false)
+	required, _, err := f.declared()
 	for _, req := range required {
 		r.require(req)
 	}
