@@ -326,10 +326,19 @@ var shells = []string{"sh", "bash", "ash", "dash"}
 var pythonCommand = regexp.MustCompile(`^python([23](\.[0-9]+)?)?$`)
 
 // python is the interpreter that the command names, "" if it names another
-// program.
+// program. To a shell the name may stand for something else: see interpreter.
 func (s followed) python() string {
 	if len(s) > 0 && pythonCommand.MatchString(path.Base(s[0])) {
 		return s[0]
+	}
+	return ""
+}
+
+// interpreter is python, unless a shell would make something else of the name:
+// what the shell knows is not known here.
+func (s followed) interpreter() string {
+	if name := s.python(); !strings.ContainsAny(name, "$`~\"'\\*?[](){}<>|&;") {
+		return name
 	}
 	return ""
 }
@@ -593,8 +602,8 @@ func (d *dockerfileDecision) launcher() Reasoned {
 	switch {
 	case d.opts.Python != "":
 		return Reasoned{d.opts.Python, "--python names it"}
-	case d.command.python() != "":
-		return Reasoned{d.command.python(), "the command starts it"}
+	case d.command.interpreter() != "":
+		return Reasoned{d.command.interpreter(), "the command starts it"}
 	case d.python != nil && d.built:
 		return Reasoned{d.python.Interpreter.Path, "the finished build has it"}
 	case d.python != nil:
@@ -720,7 +729,7 @@ func (d *dockerfileDecision) install(b *dockerfile.Block) error {
 	if len(d.Packages) == 0 {
 		d.note("there is nothing to install: the app has OpenTelemetry itself")
 	} else {
-		interpreter := cmp.Or(d.opts.Python, d.command.python(), "python3")
+		interpreter := cmp.Or(d.opts.Python, d.command.interpreter(), "python3")
 		const installed = "/tmp/imgwrap-installed.txt"
 		pip := interpreter + " -m pip --disable-pip-version-check"
 		b.Run = []string{pip + " list --format=freeze > " + installed, "&& " + pip + " install --no-cache-dir -c " + installed}

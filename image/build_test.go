@@ -435,6 +435,16 @@ func TestDockerfileDecisions(t *testing.T) {
 			want: func(p *DockerfilePlan) []string { return []string{p.Launcher.Value} }, is: []string{"python"}, note: "CMD (line 2) is in shell form",
 		},
 		{
+			name: "an interpreter that a shell finds", src: "FROM x\nENV VENV=/opt/v\nENTRYPOINT exec ${VENV}/bin/python app.py\n",
+			want: func(p *DockerfilePlan) []string { return []string{fmt.Sprint(p.Activate), p.Launcher.Value} }, is: []string{"[environment]", ""},
+			note: "no interpreter is known to be in the finished image",
+		},
+		{
+			name: "an interpreter at home", src: "FROM x\nENTRYPOINT ~/v/bin/python3.8 app.py\n",
+			want: func(p *DockerfilePlan) []string { return []string{fmt.Sprint(p.Activate), p.Python.Value} }, is: []string{"[environment]", "3.8"},
+			note: "no interpreter is known to be in the finished image",
+		},
+		{
 			name: "no release fits", src: gunicorn, edit: func(f *buildFacts) { f.project = locked("protobuf==3.0") },
 			refused: "none of 2 OpenTelemetry releases fits",
 		},
