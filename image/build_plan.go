@@ -343,6 +343,12 @@ func (s followed) interpreter() string {
 	return ""
 }
 
+// startsOpenTelemetry says whether the command starts OpenTelemetry's own
+// launcher.
+func (s followed) startsOpenTelemetry() bool {
+	return len(s) > 0 && path.Base(s[0]) == bundle.Command
+}
+
 // flag says whether the interpreter is given an option.
 func (s followed) flag(letter string) bool {
 	if s.python() == "" {
@@ -396,7 +402,11 @@ func (d *dockerfileDecision) refuse() error {
 	case d.python != nil && d.python.Interpreter.Implementation != "cpython":
 		return &RefusedError{fmt.Sprintf("%s is %s", d.python.Interpreter.Path, d.python.Interpreter.Implementation), "only CPython is supported"}
 	}
-	if program == bundle.Command {
+	switch {
+	case !d.command.startsOpenTelemetry():
+	case d.opts.Pip:
+		d.note("the command starts opentelemetry-instrument itself: ENTRYPOINT stays as it is")
+	default:
 		d.warn("the command starts opentelemetry-instrument itself; imgwrap's takes its place, so nothing is instrumented twice")
 	}
 	return nil
@@ -554,8 +564,12 @@ func (d *dockerfileDecision) activate() error {
 			return &RefusedError{"opentelemetry-instrument cannot be put in front of ENTRYPOINT: " + unfit, "write ENTRYPOINT into the Dockerfile, ENTRYPOINT [] if there is to be none"}
 		}
 		d.Activate = []Activation{ByEntrypoint}
-		d.prefix = []string{bundle.Command}
-		d.Launcher = Reasoned{bundle.Command, "pip installs it beside the interpreter"}
+		if d.command.startsOpenTelemetry() {
+			d.Launcher = Reasoned{d.command[0], "the command starts it"}
+			return nil
+		}
+		d.Launcher = Reasoned{installedLauncher(d.installer()), "pip installs it beside the interpreter"}
+		d.prefix = []string{d.Launcher.Value}
 		return nil
 	}
 	if by(ByEnvironment) || unfit == "" && !asked {
@@ -719,6 +733,22 @@ func (d *dockerfileDecision) nativeSource(src *source) *source {
 	return &s
 }
 
+// installer is the interpreter whose pip installs.
+func (d *dockerfileDecision) installer() string {
+	return cmp.Or(d.opts.Python, d.command.interpreter(), "python3")
+}
+
+// installedLauncher is where the pip of an interpreter puts the launcher. Where
+// the system's interpreter is, it may not be: Debian's pip has /usr/local/bin for
+// what it installs. PATH has both.
+func installedLauncher(interpreter string) string {
+	dir, _ := path.Split(interpreter)
+	if dir == "/usr/bin/" || dir == "/bin/" {
+		dir = ""
+	}
+	return dir + bundle.Command
+}
+
 // install has pip install the packages, and nothing of the app change.
 func (d *dockerfileDecision) install(b *dockerfile.Block) error {
 	d.Native = Reasoned{"false", "pip installs what fits"}
@@ -729,9 +759,8 @@ func (d *dockerfileDecision) install(b *dockerfile.Block) error {
 	if len(d.Packages) == 0 {
 		d.note("there is nothing to install: the app has OpenTelemetry itself")
 	} else {
-		interpreter := cmp.Or(d.opts.Python, d.command.interpreter(), "python3")
 		const installed = "/tmp/imgwrap-installed.txt"
-		pip := interpreter + " -m pip --disable-pip-version-check"
+		pip := d.installer() + " -m pip --disable-pip-version-check"
 		b.Run = []string{pip + " list --format=freeze > " + installed, "&& " + pip + " install --no-cache-dir -c " + installed}
 		for _, p := range d.Packages {
 			b.Run = append(b.Run, p.Name+"=="+p.Version)

@@ -555,6 +555,26 @@ func TestDockerfileDecisions(t *testing.T) {
 			want: func(p *DockerfilePlan) []string { return []string{p.Block[1][:4], p.Block[6], p.Block[7][:4]} }, is: []string{"RUN ", "    && rm /tmp/imgwrap-installed.txt", "ENV "}},
 		{name: "pip and an unknown user", src: "FROM x\nENTRYPOINT [\"serve\"]\n", opts: DockerfileOptions{Pip: true},
 			want: func(p *DockerfilePlan) []string { return []string{p.Block[1][:4]} }, is: []string{"RUN "}, note: "the user of the base image is not known"},
+		{name: "pip of a virtual environment", src: "FROM x\nENTRYPOINT [\"/opt/v/bin/python\", \"a.py\"]\n", opts: DockerfileOptions{Pip: true},
+			want: func(p *DockerfilePlan) []string {
+				return []string{strings.Fields(p.Block[1])[1], p.Block[len(p.Block)-2]}
+			},
+			is: []string{"/opt/v/bin/python", `ENTRYPOINT ["/opt/v/bin/opentelemetry-instrument", "/opt/v/bin/python", "a.py"]`}},
+		{name: "pip of an interpreter that is named", src: gunicorn, opts: DockerfileOptions{Pip: true, Python: "./v/python"},
+			want: func(p *DockerfilePlan) []string {
+				return []string{strings.Fields(p.Block[1])[1], p.Block[len(p.Block)-2]}
+			},
+			is: []string{"./v/python", `ENTRYPOINT ["./v/opentelemetry-instrument"]`}},
+		{name: "pip of the system", src: gunicorn, opts: DockerfileOptions{Pip: true, Python: "/usr/bin/python3"},
+			want: func(p *DockerfilePlan) []string {
+				return []string{strings.Fields(p.Block[1])[1], p.Block[len(p.Block)-2]}
+			},
+			is: []string{"/usr/bin/python3", `ENTRYPOINT ["opentelemetry-instrument"]`}},
+		{name: "pip and a launcher that is there", src: "FROM x\nENTRYPOINT [\"opentelemetry-instrument\", \"python\", \"a.py\"]\n", opts: DockerfileOptions{Pip: true},
+			want: func(p *DockerfilePlan) []string {
+				return []string{fmt.Sprint(p.Activate), p.Launcher.Reason, fmt.Sprint(strings.Contains(strings.Join(p.Block, "\n"), "ENTRYPOINT"))}
+			},
+			is: []string{"[entrypoint]", "the command starts it", "false"}, note: "starts opentelemetry-instrument itself: ENTRYPOINT stays as it is"},
 		{name: "pip and nothing to put it in front of", src: "FROM x\n", opts: DockerfileOptions{Pip: true}, refused: "opentelemetry-instrument cannot be put in front of ENTRYPOINT"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
