@@ -738,6 +738,14 @@ func (d *dockerfileDecision) installer() string {
 	return cmp.Or(d.opts.Python, d.command.interpreter(), "python3")
 }
 
+// shellWord writes a word so that a shell takes it as it is.
+func shellWord(word string) string {
+	if !regexp.MustCompile(`[^A-Za-z0-9_./+-]`).MatchString(word) {
+		return word
+	}
+	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
+}
+
 // installedLauncher is where the pip of an interpreter puts the launcher. Where
 // the system's interpreter is, it may not be: Debian's pip has /usr/local/bin for
 // what it installs. PATH has both.
@@ -760,7 +768,7 @@ func (d *dockerfileDecision) install(b *dockerfile.Block) error {
 		d.note("there is nothing to install: the app has OpenTelemetry itself")
 	} else {
 		const installed = "/tmp/imgwrap-installed.txt"
-		pip := d.installer() + " -m pip --disable-pip-version-check"
+		pip := shellWord(d.installer()) + " -m pip --disable-pip-version-check"
 		b.Run = []string{pip + " list --format=freeze > " + installed, "&& " + pip + " install --no-cache-dir -c " + installed}
 		for _, p := range d.Packages {
 			b.Run = append(b.Run, p.Name+"=="+p.Version)

@@ -565,6 +565,11 @@ func TestDockerfileDecisions(t *testing.T) {
 				return []string{strings.Fields(p.Block[1])[1], p.Block[len(p.Block)-2]}
 			},
 			is: []string{"./v/python", `ENTRYPOINT ["./v/opentelemetry-instrument"]`}},
+		{name: "pip of a path with a space", src: gunicorn, opts: DockerfileOptions{Pip: true, Python: "/opt/my venv/bin/python"},
+			want: func(p *DockerfilePlan) []string {
+				return []string{p.Block[1][:len("RUN '/opt/my venv/bin/python' -m pip ")], p.Block[len(p.Block)-2]}
+			},
+			is: []string{"RUN '/opt/my venv/bin/python' -m pip ", `ENTRYPOINT ["/opt/my venv/bin/opentelemetry-instrument"]`}},
 		{name: "pip of the system", src: gunicorn, opts: DockerfileOptions{Pip: true, Python: "/usr/bin/python3"},
 			want: func(p *DockerfilePlan) []string {
 				return []string{strings.Fields(p.Block[1])[1], p.Block[len(p.Block)-2]}
