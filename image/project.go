@@ -1,6 +1,7 @@
 package image
 
 import (
+	"cmp"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -52,7 +53,7 @@ const (
 
 // PlanProject decides which packages a project gets. Nothing is written.
 func PlanProject(c *catalog.Catalog, dir string, opts ProjectOptions) (*ProjectPlan, error) {
-	p, plan, err := readProject(dir, opts.File, opts.Python)
+	p, err := requirements.ReadFor(dir, opts.File, opts.Python)
 	if err != nil {
 		return nil, err
 	}
@@ -67,6 +68,7 @@ func PlanProject(c *catalog.Catalog, dir string, opts ProjectOptions) (*ProjectP
 	if err != nil {
 		return nil, err
 	}
+	plan := projectPlan(p)
 	plan.Python = choice.Python
 	plan.Release = &Release{choice.Release.Version, choice.Release.Contrib, choice.Reason, refused(choice.Refused)}
 	for _, s := range choice.Selected {
@@ -100,30 +102,35 @@ func PlanProject(c *catalog.Catalog, dir string, opts ProjectOptions) (*ProjectP
 	return plan, nil
 }
 
-// PlanProjectUndo takes back what was added to any file of a project.
+// PlanProjectUndo takes back what was added to any file of a project. Nothing is
+// written.
 func PlanProjectUndo(dir, file string) (*ProjectPlan, error) {
-	p, plan, err := readProject(dir, file, "")
+	p, err := requirements.List(dir, file)
 	if err != nil {
 		return nil, err
 	}
+	plan := projectPlan(p)
 	edits, notes, err := p.Remove()
 	if err != nil {
 		return nil, err
 	}
 	plan.edits(edits, notes)
+	if len(edits) == 0 {
+		note := "nothing of imgwrap is in " + cmp.Or(strings.Join(p.Files, ", "), dir)
+		if file == "" {
+			note += "; --file names a file of another name"
+		}
+		plan.Notes = append(plan.Notes, note)
+	}
 	return plan, nil
 }
 
-func readProject(dir, file, python string) (*requirements.Project, *ProjectPlan, error) {
-	p, err := requirements.ReadFor(dir, file, python)
-	if err != nil {
-		return nil, nil, err
-	}
-	return p, &ProjectPlan{
-		Version: PlanVersion, Directory: dir, Python: p.Python, LockedBy: list(p.LockedBy),
+func projectPlan(p *requirements.Project) *ProjectPlan {
+	return &ProjectPlan{
+		Version: PlanVersion, Directory: p.Dir, Python: p.Python, LockedBy: list(p.LockedBy),
 		Instrumentations: []Instrumentation{}, LeftOut: []LeftOut{}, Packages: []requirements.Package{},
 		Files: []ProjectFile{}, Notes: list(p.Notes), Warnings: []string{},
-	}, nil
+	}
 }
 
 func (p *ProjectPlan) edits(edits []requirements.Edit, notes []string) {

@@ -2,6 +2,7 @@ package requirements
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -171,12 +172,33 @@ func (p *Project) Remove() (edits []Edit, notes []string, err error) {
 		}
 		edits = append(edits, e)
 	}
-	for _, l := range p.locks {
-		if l.format.relock != nil && len(edits) > 0 {
-			notes = append(notes, fmt.Sprintf("%s does not follow by itself: %s", l.file, l.format.relock(l.content)))
+	noted := map[string]bool{}
+	for _, e := range edits {
+		l, err := p.lockOf(e.File)
+		if err != nil {
+			return nil, nil, err
 		}
+		if l.format.relock == nil || noted[l.file] {
+			continue
+		}
+		noted[l.file] = true
+		notes = append(notes, fmt.Sprintf("%s does not follow by itself: %s", l.file, l.format.relock(l.content)))
 	}
 	return edits, notes, nil
+}
+
+// lockOf is the lock file of a project file, whether it can be understood or not.
+func (p *Project) lockOf(name string) (projectLock, error) {
+	if names := p.pair(name); len(names) == 2 {
+		compiled, err := p.content(names[1])
+		return projectLock{names[1], compiled, lockFormat{relock: compileCommand(names[0], names[1])}}, err
+	}
+	_, l, err := (&reader{p: p}).lock(name)
+	var problem *SyntaxError
+	if errors.As(err, &problem) {
+		err = nil
+	}
+	return l, err
 }
 
 func (p *Project) content(name string) ([]byte, error) {

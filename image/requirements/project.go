@@ -95,18 +95,27 @@ func Read(dir string) (*Project, error) { return ReadFor(dir, "", "") }
 // there is no such file, the error is a *MissingFileError.
 func ReadFor(dir, file, python string) (*Project, error) {
 	r := &reader{p: &Project{Dir: dir}, target: python}
-	if file != "" {
-		file = path.Clean(filepath.ToSlash(file))
-	}
 	if err := r.list(file); err != nil {
 		return nil, err
 	}
 	return r.read()
 }
 
+// List finds the files of a project and does not read what they say: a project
+// that cannot be understood can be given to [Project.Remove] all the same. The
+// file is that of [ReadFor].
+func List(dir, file string) (*Project, error) {
+	r := &reader{p: &Project{Dir: dir}, unread: true}
+	if err := r.list(file); err != nil {
+		return nil, err
+	}
+	return r.p, nil
+}
+
 type reader struct {
 	p           *Project
 	target      string // the Python that it is installed on, "" for the lowest
+	unread      bool   // only the names of files are asked for
 	env         pep508.Environment
 	locked      map[string]string
 	constraints map[string]string // specifiers by name, of what nobody has required so far
@@ -159,6 +168,9 @@ var projectName = regexp.MustCompile(`^(Pipfile|pyproject\.toml)$` +
 
 // list finds the project files. The one that is asked for becomes the first.
 func (r *reader) list(asked string) error {
+	if asked != "" {
+		asked = path.Clean(filepath.ToSlash(asked))
+	}
 	entries, err := os.ReadDir(r.p.Dir)
 	if err != nil {
 		return fmt.Errorf("reading the project: %w", err)
@@ -186,7 +198,7 @@ func (r *reader) list(asked string) error {
 			continue
 		}
 		rank[name] = fileRank(name)
-		if name != "pyproject.toml" {
+		if name != "pyproject.toml" || r.unread {
 			continue
 		}
 		managed, editable, err := r.pyproject(names)
