@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -39,9 +40,14 @@ current directory if none is given, may also be one of the project's files.`,
 			}
 			return nil
 		},
-		RunE: func(_ *cobra.Command, args []string) (err error) {
+		RunE: func(cmd *cobra.Command, args []string) (err error) {
 			if check && (write || undo) {
 				return &usageError{"--check changes nothing", "use it without --write and --undo"}
+			}
+			for _, name := range []string{"release", "instrument", "without", "bounds", "allow-conflict", "propagators", "python", "group"} {
+				if undo && cmd.Flags().Changed(name) {
+					return &usageError{"--undo takes back all that was added", "use it without --" + name}
+				}
 			}
 			if opts.Options.Instrument, err = choice.resolve(); err != nil {
 				return err
@@ -54,7 +60,13 @@ current directory if none is given, may also be one of the project's files.`,
 			if len(args) == 1 {
 				dir = args[0]
 			}
-			if info, err := os.Stat(dir); err == nil && info.Mode().IsRegular() && opts.File == "" {
+			info, err := os.Stat(dir)
+			switch {
+			case errors.Is(err, fs.ErrNotExist):
+				return &usageError{dir + " does not exist", "name the directory of a project, or one of its files"}
+			case err == nil && info.Mode().IsRegular() && opts.File != "":
+				return &usageError{dir + " is no directory", "name the file only once, as the argument or with --file"}
+			case err == nil && info.Mode().IsRegular():
 				dir, opts.File = filepath.Dir(dir), filepath.Base(dir)
 			}
 			plan, err := a.planRequirements(dir, opts, undo)
