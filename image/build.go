@@ -53,6 +53,9 @@ func (w *Wrapper) Dockerfile(ctx context.Context, opts DockerfileOptions) (*Dock
 	if err != nil {
 		return nil, err
 	}
+	if _, err := parsePlatforms(opts.Platforms); err != nil {
+		return nil, err
+	}
 	facts := buildFacts{file: f}
 	if facts.stage, err = f.Target(opts.Target); err != nil {
 		return nil, err

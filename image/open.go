@@ -352,6 +352,19 @@ func (n *node) layers() []v1.Descriptor {
 	return n.opened.Manifest.Layers[:len(n.source.parsed.RootFS.DiffIDs)]
 }
 
+// parsePlatforms reads what --platform is given.
+func parsePlatforms(platforms []string) ([]*v1.Platform, error) {
+	specs := make([]*v1.Platform, len(platforms))
+	for i, wanted := range platforms {
+		spec, err := v1.ParsePlatform(wanted)
+		if err != nil || spec.OS == "" || spec.Architecture == "" {
+			return nil, &UsageError{"--platform " + wanted + " is no platform", "write OS/ARCHITECTURE, such as linux/arm64"}
+		}
+		specs[i] = spec
+	}
+	return specs, nil
+}
+
 // choose keeps as they are the images that are of none of the platforms, if
 // there are any.
 func (n *node) choose(platforms []string) error {
@@ -365,13 +378,9 @@ func (n *node) choose(platforms []string) error {
 	if len(platforms) == 0 {
 		return nil
 	}
-	specs := make([]*v1.Platform, len(platforms))
-	for i, wanted := range platforms {
-		spec, err := v1.ParsePlatform(wanted)
-		if err != nil || spec.OS == "" || spec.Architecture == "" {
-			return &UsageError{"--platform " + wanted + " is no platform", "write OS/ARCHITECTURE, such as linux/arm64"}
-		}
-		specs[i] = spec
+	specs, err := parsePlatforms(platforms)
+	if err != nil {
+		return err
 	}
 	chosen := map[*node]bool{}
 	for i, wanted := range platforms {
