@@ -49,11 +49,12 @@ func exitCode(err error) int {
 		propagator      *requirements.UnknownPropagatorError
 		stage           *dockerfile.NoStageError
 		syntax          *dockerfile.Error
+		projectSyntax   *requirements.SyntaxError
 	)
 	switch {
 	case errors.As(err, &check):
 		return exitCheck
-	case image.IsRefused(err), errors.As(err, &syntax):
+	case image.IsRefused(err), errors.As(err, &syntax), errors.As(err, &projectSyntax):
 		return exitRefused
 	case errors.As(err, &usage), errors.As(err, &imageUsage), errors.As(err, &reference),
 		errors.As(err, &release), errors.As(err, &instrumentation), errors.As(err, &setting),
