@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/http"
+	"os"
 	"slices"
 
 	"github.com/google/go-containerregistry/pkg/name"
@@ -67,8 +69,11 @@ func (w *Wrapper) Dockerfile(ctx context.Context, opts DockerfileOptions) (*Dock
 		return nil, err
 	}
 	if opts.Context != "" {
+		if info, err := os.Stat(opts.Context); errors.Is(err, fs.ErrNotExist) || err == nil && !info.IsDir() {
+			return nil, &UsageError{opts.Context + " is no directory", "name that of the project with --context"}
+		}
 		if facts.project, err = requirements.Read(opts.Context); err != nil {
-			return nil, fmt.Errorf("reading the project: %w", err)
+			return nil, err
 		}
 	}
 	if err := w.lookAtBase(ctx, &facts, opts); err != nil {
