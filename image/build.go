@@ -58,6 +58,9 @@ func (w *Wrapper) Dockerfile(ctx context.Context, opts DockerfileOptions) (*Dock
 	if _, err := parsePlatforms(opts.Platforms); err != nil {
 		return nil, err
 	}
+	if _, version := requirements.PythonMinor(opts.Python); version {
+		return nil, &UsageError{fmt.Sprintf("--python %s is no interpreter", opts.Python), "name the interpreter, such as python3.12 or /usr/bin/python3"}
+	}
 	facts := buildFacts{file: f}
 	if facts.stage, err = f.Target(opts.Target); err != nil {
 		return nil, err
