@@ -786,6 +786,8 @@ func (d *dockerfileDecision) install(b *dockerfile.Block) error {
 		d.note("pip may change nothing that is installed: the build fails if OpenTelemetry does not fit")
 	}
 	switch user := d.state.User; {
+	case d.state.Unknown[dockerfile.User] && d.state.Origins[dockerfile.User] != "":
+		d.warn("%s: USER %s has a variable that is not known, as the base image is not: if that user may not install packages, write its name", d.state.Origins[dockerfile.User], user)
 	case d.state.Unknown[dockerfile.User]:
 		d.warn("the user of the base image is not known: if it may not install packages, write USER into the Dockerfile")
 	case !root(user):

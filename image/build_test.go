@@ -580,6 +580,8 @@ func TestDockerfileDecisions(t *testing.T) {
 				return []string{fmt.Sprint(p.Activate), p.Launcher.Reason, fmt.Sprint(strings.Contains(strings.Join(p.Block, "\n"), "ENTRYPOINT"))}
 			},
 			is: []string{"[entrypoint]", "the command starts it", "false"}, note: "starts opentelemetry-instrument itself: ENTRYPOINT stays as it is"},
+		{name: "pip and a user that a variable names", src: "FROM x\nUSER ${NAME}\nENTRYPOINT [\"serve\"]\n", opts: DockerfileOptions{Pip: true},
+			want: func(p *DockerfilePlan) []string { return []string{p.Block[1][:4], p.User} }, is: []string{"RUN ", "${NAME}"}, note: "line 2: USER ${NAME} has a variable that is not known"},
 		{name: "pip and nothing to put it in front of", src: "FROM x\n", opts: DockerfileOptions{Pip: true}, refused: "opentelemetry-instrument cannot be put in front of ENTRYPOINT"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -38,7 +38,8 @@ type State struct {
 	// "line 4, ONBUILD", "the base image". There is none for what nothing sets.
 	Origins map[string]string
 	// Unknown are those of the fields that a base image decides of which nothing
-	// is known, "ENV" among them.
+	// is known, "ENV" among them. USER and WORKDIR are if the base image may have a
+	// variable in them; they have an origin then.
 	Unknown map[string]bool
 	// CmdOwn and EntrypointOwn are set if the stage itself has one. ENTRYPOINT takes
 	// away a CMD that is inherited.
@@ -102,6 +103,7 @@ type state struct {
 	global  map[string]string
 	env     map[string]string // of ENV and ARG: what instructions may use
 	partly  bool              // env lacks what the base image has
+	lacking bool              // such a variable is in the instruction
 	lex     *shell.Lex
 }
 
@@ -161,6 +163,7 @@ func (s *state) trigger(text string, line int) error {
 // apply does what BuildKit does for an instruction (dockerfile2llb's dispatch).
 func (s *state) apply(node *parser.Node, parsed any, origin string) error {
 	if _, isArg := parsed.(*instructions.ArgCommand); !isArg && slices.Contains(decisive, strings.ToLower(node.Value)) {
+		s.lacking = false
 		if e, ok := parsed.(instructions.SupportsSingleWordExpansion); ok {
 			if err := e.Expand(s.expand); err != nil {
 				return err
@@ -184,8 +187,15 @@ func (s *state) apply(node *parser.Node, parsed any, origin string) error {
 	case *instructions.UserCommand:
 		s.User = c.User
 		set(User)
+		if s.lacking {
+			s.Unknown[User] = true
+		}
 	case *instructions.WorkdirCommand:
-		if path.IsAbs(c.Path) {
+		if s.lacking {
+			s.WorkingDir = ""
+			set(WorkingDir)
+			s.Unknown[WorkingDir] = true
+		} else if path.IsAbs(c.Path) {
 			s.WorkingDir = path.Clean(c.Path)
 			set(WorkingDir)
 		} else if !s.Unknown[WorkingDir] {
@@ -268,8 +278,9 @@ func (s *state) setEnv(name, value string) {
 // is not known stays as it is.
 func (s *state) expand(word string) (string, error) {
 	s.lex.SkipUnsetEnv = s.partly
-	value, _, err := s.lex.ProcessWord(word, variables(s.env))
-	return value, err
+	result, err := s.lex.ProcessWordWithMatches(word, variables(s.env))
+	s.lacking = s.lacking || s.partly && len(result.Unmatched) > 0
+	return result.Result, err
 }
 
 // Environ is ENV as a map.

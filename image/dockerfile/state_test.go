@@ -88,6 +88,11 @@ func TestState(t *testing.T) {
 			name: "what is known nevertheless", src: "FROM x\nENV A=$B\nUSER a\nWORKDIR sub\nENTRYPOINT b", entrypoint: []string{"/bin/sh", "-c", "b"}, user: "a",
 			unknown: "ENV SHELL WORKDIR", env: "A=$B", warning: "taken to be /bin/sh",
 		},
+		{
+			name: "variables of an unknown base image", src: "FROM x\nARG N=1\nUSER $N:${G}\nWORKDIR /srv/$D", user: "1:${G}",
+			unknown: "CMD ENTRYPOINT ENV SHELL USER WORKDIR",
+		},
+		{name: "and what follows them", src: "FROM x\nARG N=1\nUSER ${G}\nWORKDIR $D\nUSER $N\nWORKDIR /a", user: "1", dir: "/a", unknown: "CMD ENTRYPOINT ENV SHELL"},
 		{name: "CMD alone", src: "FROM x\nCMD [\"a\"]", cmd: []string{"a"}, cmdOwn: true, unknown: "ENTRYPOINT ENV SHELL USER WORKDIR"},
 		{
 			name: "blocks do not count", base: pythonBase, cmd: []string{"own"}, cmdOwn: true,
