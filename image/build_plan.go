@@ -641,13 +641,24 @@ func (d *dockerfileDecision) environment() error {
 	}
 	has := d.state.Environ()
 	var err error
-	if d.Env, err = d.opts.Settings.environment(has, d.opts.Service, d.choice.Release, own); err != nil {
+	const serviceName = "OTEL_SERVICE_NAME"
+	service := d.opts.Service
+	written, kept := d.facts.file.Written(d.facts.stage, serviceName)
+	if kept {
+		service = written.Value // another checkout's directory may have another name
+	}
+	if d.Env, err = d.opts.Settings.environment(has, service, d.choice.Release, own); err != nil {
 		return err
 	}
 	unknown := d.state.Unknown["ENV"]
-	for _, v := range d.Env {
+	for i, v := range d.Env {
+		byDefault := v.Origin == "default"
+		if kept && byDefault && v.Name == serviceName {
+			d.Env[i].Origin = "the block that is there"
+			byDefault = written.Default
+		}
 		if v.Origin != OriginImage {
-			d.variable = append(d.variable, dockerfile.Variable{Name: v.Name, Value: v.Value, Default: unknown && v.Origin == "default"})
+			d.variable = append(d.variable, dockerfile.Variable{Name: v.Name, Value: v.Value, Default: unknown && byDefault})
 		}
 	}
 	if _, known := has["OTEL_RESOURCE_ATTRIBUTES"]; unknown && !known && d.opts.Settings.attributeFlags() != "" {

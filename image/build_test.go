@@ -445,6 +445,14 @@ func TestDockerfileDecisions(t *testing.T) {
 			note: "no interpreter is known to be in the finished image",
 		},
 		{
+			name: "the service's name in the block", src: gunicorn + "# imgwrap:begin\nENV A=1 OTEL_SERVICE_NAME=\"it's \\$5\"\n# imgwrap:end\n",
+			want: func(p *DockerfilePlan) []string { return []string{p.Env[4].Value, p.Env[4].Origin, p.State} }, is: []string{"it's $5", "the block that is there", "stale"},
+		},
+		{
+			name: "another name of the service", src: gunicorn + "# imgwrap:begin\nENV OTEL_SERVICE_NAME=a\n# imgwrap:end\n", opts: DockerfileOptions{Settings: Settings{ServiceName: "b"}},
+			want: func(p *DockerfilePlan) []string { return []string{p.Env[4].Value, p.Env[4].Origin} }, is: []string{"b", "--service-name"},
+		},
+		{
 			name: "no release fits", src: gunicorn, edit: func(f *buildFacts) { f.project = locked("protobuf==3.0") },
 			refused: "none of 2 OpenTelemetry releases fits",
 		},

@@ -85,7 +85,7 @@ instrumented), 4 --check: the block is missing or not what would be written.`,
 	flags.BoolVar(&o.Native, "native", true, "copy protobuf's native code too where it is known to work: spans encode faster")
 	flags.StringVar(&f.install, "install", "layers", "layers: copy published layers; pip: have pip install the packages")
 	f.choice.register(flags)
-	f.settings.register(flags, "the directory's name")
+	f.settings.register(flags, "that of the block that is there, else the directory's name")
 	f.output.register(flags)
 	return cmd
 }

@@ -6,6 +6,9 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/moby/buildkit/frontend/dockerfile/instructions"
+	"github.com/moby/buildkit/frontend/dockerfile/shell"
 )
 
 // Block is what is put at the end of a stage. What is empty is left out.
@@ -187,6 +190,30 @@ func escaped(value string, escape rune, more ...rune) string {
 		b.WriteRune(r)
 	}
 	return b.String()
+}
+
+// Written is a variable as a block of the stage sets it. It is not ok if none
+// does.
+func (f *File) Written(s *Stage, name string) (v Variable, ok bool) {
+	for _, b := range f.of(s) {
+		for _, i := range f.all {
+			if !i.own || i.node.StartLine <= b.begin || i.node.StartLine > b.end {
+				continue
+			}
+			parsed, _ := i.parse() // it has been parsed before
+			env, isEnv := parsed.(*instructions.EnvCommand)
+			if !isEnv {
+				continue
+			}
+			for _, e := range env.Env {
+				value, _, err := shell.NewLex(f.escape).ProcessWord(e.Value, variables{})
+				if e.Key == name && err == nil {
+					v, ok = Variable{Name: name, Value: value, Default: strings.Contains(e.Value, "${"+name+":-")}, true
+				}
+			}
+		}
+	}
+	return v, ok
 }
 
 // Lines are those of a block as they are put into the file.
