@@ -70,7 +70,7 @@ instrumented), 4 --check: the block is missing or not what would be written.`,
 	flags := cmd.Flags()
 	o := &f.options
 	flags.BoolVar(&f.write, "write", false, "replace the file")
-	flags.BoolVar(&f.undo, "undo", false, "take the block out, of all stages or of --target")
+	flags.BoolVar(&f.undo, "undo", false, "take the block out, of all stages or of --target; what decides its content does not matter then")
 	flags.BoolVar(&f.check, "check", false, "print nothing; exit with 4 if the block is missing or stale")
 	flags.BoolVar(&f.diff, "diff", false, "print what changes, as a unified diff")
 	flags.BoolVar(&f.dryRun, "dry-run", false, "print what the block is and why, write nothing")
@@ -97,6 +97,8 @@ func (f *dockerfileFlags) resolve(getenv func(string) string) (image.DockerfileO
 	switch {
 	case f.check && (f.write || f.undo):
 		return o, &usageError{"--check changes nothing", "use it without --write and --undo"}
+	case f.undo && (f.dryRun || f.options.Image != ""):
+		return o, &usageError{"--undo goes with neither --dry-run nor --image", "use --undo, with --diff to see what changes"}
 	case f.write && (f.diff || f.dryRun):
 		return o, &usageError{"--write goes with neither --diff nor --dry-run", "leave one of them out"}
 	case f.install != "layers" && f.install != "pip":
