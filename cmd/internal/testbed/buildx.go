@@ -13,13 +13,14 @@ import (
 // Buildx is docker buildx and docker compose, which build with the bed's BuildKit
 // and run containers in the bed's engine.
 type Buildx struct {
-	buildx, compose string // programs
-	env             []string
+	buildx, compose string   // programs
+	config          string   // directory
+	env             []string // that they run with
 }
 
 // Buildx returns the two. They are built from the modules beside Options.Recipes
 // if the cache does not have them.
-func (b *Bed) Buildx(ctx context.Context, k *BuildKit, e *Engine) (*Buildx, error) {
+func (b *Bed) Buildx(ctx context.Context) (*Buildx, error) {
 	// Compose asks for its version.
 	buildx, err := b.module(ctx, "buildx", "tool", "github.com/docker/buildx/version.Version=v0.38.2")
 	if err != nil {
@@ -29,22 +30,26 @@ func (b *Bed) Buildx(ctx context.Context, k *BuildKit, e *Engine) (*Buildx, erro
 	if err != nil {
 		return nil, fmt.Errorf("building compose: %w", err)
 	}
-	const builder = "imgwrap"
-	config := filepath.Join(b.dir, "buildx")
-	x := &Buildx{
+	return &Buildx{
 		buildx:  filepath.Join(buildx, "buildx"),
 		compose: filepath.Join(compose, "cmd"), // the package that it is
-		env:     []string{"DOCKER_CONFIG=" + config, "BUILDX_BUILDER=" + builder, "DOCKER_HOST=" + e.host},
-	}
-	plugins := filepath.Join(config, "cli-plugins") // where compose finds buildx
+		config:  filepath.Join(b.dir, "buildx"),
+	}, nil
+}
+
+// Use has them build with BuildKit, and run in an engine.
+func (x *Buildx) Use(ctx context.Context, k *BuildKit, e *Engine) error {
+	const builder = "imgwrap"
+	x.env = []string{"DOCKER_CONFIG=" + x.config, "BUILDX_BUILDER=" + builder, "DOCKER_HOST=" + e.host}
+	plugins := filepath.Join(x.config, "cli-plugins") // where compose finds buildx
 	if err := os.MkdirAll(plugins, 0o755); err != nil {
-		return nil, err
+		return err
 	}
 	if err := os.Symlink(x.buildx, filepath.Join(plugins, "docker-buildx")); err != nil && !errors.Is(err, os.ErrExist) {
-		return nil, err
+		return err
 	}
-	_, err = x.run(ctx, config, x.buildx, "create", "--name="+builder, "--driver=remote", k.addr())
-	return x, err
+	_, err := x.run(ctx, x.config, x.buildx, "create", "--name="+builder, "--driver=remote", k.addr())
+	return err
 }
 
 // Bake runs docker buildx bake in a directory.
