@@ -32,6 +32,9 @@ func (f *File) Edit(changes []Change) ([]byte, error) {
 	b := batches{}
 	var errs []error
 	for _, c := range changes {
+		if !slices.Contains(f.Uses, c.Use) {
+			return nil, fmt.Errorf("%s: a use of another file is to change", f.Name)
+		}
 		edits, err := c.edits()
 		if err == nil {
 			err = b.add(edits)
@@ -60,7 +63,10 @@ func (f *File) Edit(changes []Change) ([]byte, error) {
 		if err != nil {
 			return nil, err
 		}
-		text = apply(t.text, splices)
+		ok := false
+		if text, ok = apply(t.text, splices); !ok {
+			return nil, t.different()
+		}
 		if err := batch.verify(t, text, known); err != nil {
 			return nil, err
 		}
@@ -93,6 +99,8 @@ func (c Change) edits() ([]edit, error) {
 			return nil, fmt.Errorf("%s:%d: %q is no image with its digest", u.File, u.Line, c.Image)
 		case !at.exists():
 			return nil, fmt.Errorf("%s:%d: there is no image to set", u.File, u.Line)
+		case u.Image.Name == "":
+			return nil, at.tree.problem(at.node, u.Problem, "set the image where its parts are")
 		}
 		if edits, err = u.parts.set(u.Image, c.Image); err != nil {
 			return nil, err
@@ -165,7 +173,7 @@ func (b batches) add(edits []edit) error {
 // A splice puts a text in the place of another.
 type splice struct {
 	start, end int
-	text       string // line breaks are \n
+	text       string
 }
 
 func (b *batch) splices() ([]splice, error) {
@@ -182,14 +190,17 @@ func (b *batch) splices() ([]splice, error) {
 	return all, errors.Join(errs...)
 }
 
-func apply(text []byte, splices []splice) []byte {
-	var out []byte
+// apply makes splices in a text. It is not ok if they overlap.
+func apply(text []byte, splices []splice) (out []byte, ok bool) {
 	at := 0
 	for _, s := range splices {
+		if s.start < at {
+			return nil, false
+		}
 		out = append(append(out, text[at:s.start]...), s.text...)
 		at = s.end
 	}
-	return append(out, text[at:]...)
+	return append(out, text[at:]...), true
 }
 
 // outwardsAll are the splices in the text around a literal block.
@@ -197,8 +208,8 @@ func (t *tree) outwardsAll(splices []splice) []splice {
 	outer := make([]splice, len(splices))
 	for i, s := range splices {
 		start := t.outwards(s.start)
-		lineBreak := t.outer.tree.lineBreak(start)
-		outer[i] = splice{start, start + s.end - s.start, strings.ReplaceAll(s.text, "\n", lineBreak+t.indent)}
+		newline := t.outer.tree.newline(start) + t.indent
+		outer[i] = splice{start, start + s.end - s.start, strings.ReplaceAll(s.text, "\n", newline)}
 	}
 	return outer
 }
@@ -321,14 +332,6 @@ func (e edit) firstItem() ([]splice, error) {
 		return []splice{{at, at, text + "," + t.newline(at) + before}}, nil
 	}
 	return []splice{{at, at, text + ", "}}, nil
-}
-
-// newline is a line break to insert at the end of a line of the tree.
-func (t *tree) newline(at int) string {
-	if t.outer.tree != nil {
-		return "\n" // the text around it has its own
-	}
-	return t.lineBreak(at)
 }
 
 // addition adds keys to a mapping.

@@ -130,8 +130,9 @@ func IsYAML(name string) bool {
 	return ext == ".yaml" || ext == ".yml" || path.Base(name) == "Kustomization"
 }
 
-// Parse finds the uses of images in a file. The error is a *NotYAMLError or an
-// *Error.
+// Parse finds the uses of images in a file. Its name tells kinds apart that do not
+// tell themselves; it has slashes between directories. The error is a
+// *NotYAMLError or an *Error.
 func Parse(name string, content []byte, opts Options) (*File, error) {
 	f := &finder{File: &File{Name: name}, opts: opts, found: map[spot]bool{}, annotated: map[*yaml.Node]bool{}}
 	t, err := parse(name, content)
@@ -190,6 +191,9 @@ var (
 )
 
 func (f *finder) document(p place) {
+	if mac := p.get("sops", "mac"); mac.exists() {
+		p.tree.fixed = p.tree.problem(mac.node, "the file is encrypted with sops, whose checksum covers it", "set the images with sops")
+	}
 	f.comments(p)
 	file := path.Base(f.Name)
 	switch {

@@ -26,6 +26,7 @@ type tree struct {
 	text  []byte
 	docs  []*yaml.Node
 	lines []int // where each line starts, as the parser counts them
+	ends  []int // where each ends, as editors count them
 
 	// Of YAML within a literal block of another tree: the block's place, where
 	// its lines stand in that tree's text, and what is in front of them there.
@@ -40,8 +41,10 @@ type tree struct {
 }
 
 func parse(file string, text []byte) (*tree, error) {
-	t := &tree{file: file, text: text}
-	t.lines = lineStarts(text)
+	t := &tree{file: file, text: text, lines: lineStarts(text)}
+	for _, m := range editorBreak.FindAllIndex(text, -1) {
+		t.ends = append(t.ends, m[1])
+	}
 	if !utf8.Valid(text) {
 		return nil, errors.New("it is not UTF-8")
 	}
@@ -85,6 +88,8 @@ const bom = "\ufeff"
 // of a line.
 var lineBreak = regexp.MustCompile("\r\n|[\r\n\u0085\u2028\u2029]")
 
+var editorBreak = regexp.MustCompile(`\r\n|[\r\n]`)
+
 func lineStarts(text []byte) []int {
 	first := 0
 	if bytes.HasPrefix(text, []byte(bom)) {
@@ -98,8 +103,7 @@ func lineStarts(text []byte) []int {
 }
 
 // offset is where a node starts: at its anchor or tag, if it has one. Columns of
-// nodes count characters. The parser takes some of the rarer line breaks for
-// two, so that the offset may be wrong: whoever uses it looks what is there.
+// nodes count characters.
 func (t *tree) offset(n *yaml.Node) (int, bool) {
 	if n.Line < 1 || n.Line > len(t.lines) {
 		return 0, false
@@ -120,8 +124,8 @@ func (t *tree) offset(n *yaml.Node) (int, bool) {
 func (t *tree) line(n *yaml.Node) int {
 	at, _ := t.offset(n)
 	t, at = t.outermost(at)
-	before := t.text[:min(at, len(t.text))]
-	return 1 + bytes.Count(before, []byte("\n")) + bytes.Count(before, []byte("\r")) - bytes.Count(before, []byte("\r\n"))
+	i, _ := slices.BinarySearch(t.ends, at+1)
+	return i + 1
 }
 
 // lineText is the text of the line that a node starts in.
@@ -145,13 +149,17 @@ func (t *tree) lineEnd(at int) int {
 	return len(t.text)
 }
 
-// lineBreak is the one at the end of a line, or what the text has elsewhere if
-// it is the last line.
-func (t *tree) lineBreak(at int) string {
-	if end := t.lineEnd(at); end < len(t.text) {
-		return string(lineBreak.Find(t.text[end:]))
+// newline is the line break of a line, or that of the line before if it is the
+// last one.
+func (t *tree) newline(at int) string {
+	end := t.lineEnd(at)
+	if end == len(t.text) {
+		end = max(0, t.lineStart(at)-1)
+		if end > 0 && t.text[end-1] == '\r' {
+			end--
+		}
 	}
-	if b := lineBreak.Find(t.text); b != nil {
+	if b := editorBreak.Find(t.text[end:]); b != nil {
 		return string(b)
 	}
 	return "\n"

@@ -11,7 +11,7 @@ import (
 func (b *batch) verify(t *tree, text []byte, known map[spot]bool) error {
 	docs, err := decode(text)
 	if err != nil || len(docs) != len(t.docs) {
-		return &Error{t.file, 0, "it would not be the same YAML any more if it was edited", "set the images by hand"}
+		return t.different()
 	}
 	for i, d := range docs {
 		if other := b.differs(t.docs[i], d.Content[0]); other != nil {
@@ -28,6 +28,11 @@ func (b *batch) verify(t *tree, text []byte, known map[spot]bool) error {
 		}
 	}
 	return t.err
+}
+
+// different is the error if a text is not what it should be and no node tells why.
+func (t *tree) different() error {
+	return &Error{t.file, 0, "it would not be the same YAML any more if it was edited", "set the images by hand"}
 }
 
 // differs returns the first node that is not what it was or should become.
