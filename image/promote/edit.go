@@ -52,8 +52,7 @@ func (f *File) Edit(changes []Change) ([]byte, error) {
 			}
 		}
 	}
-	root := f.trees[len(f.trees)-1]
-	text := root.text
+	text := f.trees[len(f.trees)-1].text // unless it changes, which comes last
 	for _, t := range f.trees {
 		batch := b[t]
 		if batch == nil {
@@ -70,7 +69,7 @@ func (f *File) Edit(changes []Change) ([]byte, error) {
 		if err := batch.verify(t, text, known); err != nil {
 			return nil, err
 		}
-		if t != root {
+		if t.outer.exists() {
 			if err := b.add([]edit{{at: t.outer, value: string(text), splices: t.outwardsAll(splices)}}); err != nil {
 				return nil, err
 			}
@@ -81,8 +80,8 @@ func (f *File) Edit(changes []Change) ([]byte, error) {
 
 // Diff is what changed in a file, in unified format with the names of git; empty
 // if nothing did.
-func Diff(name string, old, new []byte) []byte {
-	return diff.Diff("a/"+name, old, "b/"+name, new)
+func Diff(name string, before, after []byte) []byte {
+	return diff.Diff("a/"+name, before, "b/"+name, after)
 }
 
 var safe = regexp.MustCompile(`^[A-Za-z0-9_/][A-Za-z0-9_./-]*$`)
@@ -234,7 +233,8 @@ func isString(value string) bool {
 	return n.ShortTag() == "!!str"
 }
 
-// quoted writes a value the way of a neighbour with that quote.
+// quoted writes a value between quotes, or without if quote is 0 and it is read
+// as a string then.
 func quoted(value string, quote byte) string {
 	switch {
 	case quote != 0:

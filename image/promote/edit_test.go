@@ -54,7 +54,10 @@ func TestSame(t *testing.T) {
 
 // TestEdit sets all uses in a text to one image.
 func TestEdit(t *testing.T) {
-	const pod = "apiVersion: v1\nkind: Pod\nspec:\n  containers:\n"
+	const (
+		pod = "apiVersion: v1\nkind: Pod\nspec:\n  containers:\n"
+		app = "apiVersion: argoproj.io/v1alpha1\nkind: Application\nspec: {source: {kustomize: {images: "
+	)
 	for _, tt := range []struct {
 		name, file, text string
 		image            Reference
@@ -78,6 +81,8 @@ func TestEdit(t *testing.T) {
 		{"digest that would be a number", "values.yaml", "image: {repository: a, digest: " + strings.Repeat("a", 64) + "}", Reference{"a", "", "sha256:" + strings.Repeat("1", 64)}, `image: {repository: a, digest: "` + strings.Repeat("1", 64) + `"}`},
 		{"new name", "kustomization.yaml", "images:\n- name: a", Reference{"b", "1", digest}, "images:\n- name: a\n  newName: b\n  newTag: \"1\"\n  digest: " + digest},
 		{"new name in a flow mapping", "kustomization.yaml", `images: [{"name": "a"}]`, Reference{"b", "1", digest}, `images: [{"name": "a", "newName": "b", "newTag": "1", "digest": "` + digest + `"}]`},
+		{"number as it is", "kustomization.yaml", "images:\n- name: a\n  newTag: 1\n  digest: " + digest, Reference{"a", "1", digest}, "images:\n- name: a\n  newTag: 1\n  digest: " + digest},
+		{"new name in a string of kustomize", "app.yaml", app + "[a:1, 'b=c']}}}", Reference{"d", "1", digest}, app + "[a=d:1@" + digest + ", 'b=d:1@" + digest + "']}}}"},
 		{"digest alone", "kustomization.yaml", "images:\n- name: a\n  digest: ''\n", Reference{"a", "1", digest}, "images:\n- name: a\n  digest: '" + digest + "'\n"},
 		{"line breaks of the neighbours", "kustomization.yaml", "images:\r\n- name: a\r\n  newTag: x", Reference{"a", "y", digest}, "images:\r\n- name: a\r\n  newTag: y\r\n  digest: " + digest},
 		{"line breaks of old machines", "kustomization.yaml", "images:\r- name: a\r  newTag: x # é\r", Reference{"a", "y", digest}, "images:\r- name: a\r  newTag: y # é\r  digest: " + digest + "\r"},

@@ -130,7 +130,7 @@ func FuzzEdit(f *testing.F) {
 					continue
 				}
 				registry, rest := split(r.Name)
-				for _, v := range []string{r.Name, registry, rest, r.String(), u.Image.Name, r.Tag, r.Tag + "@" + digest, u.parts.prefix + r.String(), u.parts.prefix + u.Image.Name + ":1.0@" + digest,
+				for _, v := range []string{r.Name, registry, rest, r.String(), u.Image.Name, r.Tag, r.Tag + "@" + digest, u.parts.prefix + r.String(), u.Replaces + "=" + r.String(), u.parts.prefix + u.Image.Name + ":1.0@" + digest,
 					strings.TrimPrefix(r.Name, strings.TrimSuffix(u.parts.prefixed(), "/")+"/")} {
 					values[v] = true
 				}

@@ -69,7 +69,7 @@ func (f *finder) application(p place) {
 				if renamed {
 					u.parts.prefix = name + "="
 				} else if r, err := ParseReference(name); err == nil {
-					u.Replaces = r.Name
+					u.Replaces, u.parts.replaces = r.Name, r.Name
 				}
 				f.add(u)
 			}

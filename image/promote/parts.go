@@ -8,9 +8,11 @@ import (
 // parts are the places that a reference is written in.
 type parts struct {
 	// whole is the place of all of it, behind a prefix ("name=", as kustomize
-	// edit takes it). The others are zero then.
-	whole  place
-	prefix string
+	// edit takes it). The others are zero then. replaces is what kustomize
+	// replaces without such a prefix: it needs one if the name changes.
+	whole    place
+	prefix   string
+	replaces string
 
 	global   place // registry that replaces every other
 	registry place
@@ -50,6 +52,8 @@ func (p *parts) form() Form {
 	return InParts
 }
 
+const tagElsewhere = "its tag is in the manifests that kustomize puts it into"
+
 // read puts the reference together. The problem says what is not known or no
 // part of a reference.
 func (p *parts) read() (Reference, string) {
@@ -84,7 +88,7 @@ func (p *parts) read() (Reference, string) {
 	case name == "":
 		return r, "the file does not say the repository: name it by a comment, such as # imgwrap:tag REGISTRY/REPOSITORY"
 	case tag == "" && digest == "" && p.replaced.exists():
-		return r, "its tag is in the manifests that kustomize puts it into"
+		return r, tagElsewhere
 	case tag == "" && digest == "":
 		return r, "the file does not say the tag: write it there"
 	}
@@ -103,6 +107,9 @@ func (p *parts) readWhole() (Reference, string) {
 	if err != nil {
 		return Reference{}, err.Error()
 	}
+	if (p.prefix != "" || p.replaces != "") && r.Tag == "" && r.Digest == "" {
+		return r, tagElsewhere
+	}
 	return r, ""
 }
 
@@ -120,7 +127,11 @@ func (p *parts) set(was, want Reference) ([]edit, error) {
 		want.Name = was.Name // as it is spelled
 	}
 	if p.whole.exists() {
-		return change(p.whole, p.prefix+want.String()), nil
+		prefix := p.prefix
+		if p.replaces != "" && want.Name != was.Name {
+			prefix = p.replaces + "="
+		}
+		return change(p.whole, prefix+want.String()), nil
 	}
 	if p.replaced.exists() {
 		return p.setReplacement(was, want)
@@ -217,7 +228,7 @@ func (p *parts) setReplacement(was, want Reference) ([]edit, error) {
 
 // change is the edit that gives a scalar a value, if it has another one.
 func change(at place, value string) []edit {
-	if at.node.Value == value && at.node.Tag == "!!str" {
+	if at.text() == value {
 		return nil
 	}
 	return []edit{{at: at, value: value}}

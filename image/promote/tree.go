@@ -59,8 +59,8 @@ func parse(file string, text []byte) (*tree, error) {
 	return t, nil
 }
 
-// decode parses the documents of a text. The parser is known to panic on some
-// malformed text, which is an error like any other here.
+// decode parses the documents of a text. The parser panics where it finds itself
+// in a state that should not be: that is an error like any other here.
 func decode(text []byte) (docs []*yaml.Node, err error) {
 	defer func() {
 		if r := recover(); r != nil {
@@ -84,11 +84,12 @@ func hasAlias(n *yaml.Node) bool {
 
 const bom = "\ufeff"
 
-// lineBreak matches what YAML 1.1, section 5.4, and the parser take for the end
-// of a line.
-var lineBreak = regexp.MustCompile("\r\n|[\r\n\u0085\u2028\u2029]")
-
-var editorBreak = regexp.MustCompile(`\r\n|[\r\n]`)
+// What is the end of a line to YAML 1.1 (section 5.4) and to the parser, and what
+// is to editors.
+var (
+	yamlBreak   = regexp.MustCompile("\r\n|[\r\n\u0085\u2028\u2029]")
+	editorBreak = regexp.MustCompile(`\r\n|[\r\n]`)
+)
 
 func lineStarts(text []byte) []int {
 	first := 0
@@ -96,7 +97,7 @@ func lineStarts(text []byte) []int {
 		first = len(bom) // the parser counts columns from behind it
 	}
 	lines := []int{first}
-	for _, m := range lineBreak.FindAllIndex(text, -1) {
+	for _, m := range yamlBreak.FindAllIndex(text, -1) {
 		lines = append(lines, m[1])
 	}
 	return lines
@@ -211,7 +212,7 @@ func (t *tree) locate() bool {
 	for _, start := range t.lines {
 		content := string(t.text[start:t.lineEnd(start)])
 		at = outer.lineEnd(at)
-		at += len(lineBreak.Find(outer.text[at:]))
+		at += len(editorBreak.Find(outer.text[at:]))
 		line := string(outer.text[at:outer.lineEnd(at)])
 		if t.indent == "" && content != "" {
 			t.indent = strings.TrimSuffix(line, content)
@@ -239,9 +240,6 @@ func (e *Error) Error() string {
 	where := e.File
 	if e.Line > 0 {
 		where += ":" + strconv.Itoa(e.Line)
-	}
-	if e.Remedy == "" {
-		return where + ": " + e.Problem
 	}
 	return where + ": " + e.Problem + ": " + e.Remedy
 }

@@ -70,7 +70,7 @@ func (b *batch) differs(was, is *yaml.Node) *yaml.Node {
 			}
 		}
 	}
-	if is.Style != was.Style && was.Kind != yaml.ScalarNode || is.Tag != was.Tag && was.Kind != yaml.ScalarNode || len(content) != len(was.Content) {
+	if len(content) != len(was.Content) || was.Kind != yaml.ScalarNode && (is.Style != was.Style || is.Tag != was.Tag) {
 		return was
 	}
 	for i, n := range was.Content {
