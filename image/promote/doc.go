@@ -47,5 +47,6 @@
 // The values that belong to one image stand in the same mapping, or have the
 // same name behind the role (imgwrap:tag web). A name with a slash in it is the
 // repository itself, for files that have the tag only. The roles are image,
-// registry, repository, tag, digest, command and ignore.
+// registry, repository, tag, digest, command and, in every format, ignore, which
+// leaves an image or a command alone.
 package promote

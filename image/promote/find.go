@@ -2,6 +2,7 @@ package promote
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"path"
 	"regexp"
@@ -35,8 +36,7 @@ type Options struct {
 // A File is YAML that was looked through.
 type File struct {
 	Name string
-	// Uses are in the order of the documents.
-	Uses []*Use
+	Uses []*Use // by document and line
 
 	trees []*tree // inner ones before those that they are in
 }
@@ -144,6 +144,9 @@ func Parse(name string, content []byte, opts Options) (*File, error) {
 			return nil, t.err
 		}
 	}
+	slices.SortStableFunc(f.Uses, func(a, b *Use) int {
+		return cmp.Or(cmp.Compare(a.Document, b.Document), cmp.Compare(a.Line, b.Line))
+	})
 	return f.File, nil
 }
 
@@ -203,10 +206,12 @@ func (f *finder) document(p place) {
 		f.kubernetes(p)
 	case kustomizationFile.MatchString(file):
 		f.kustomization(p)
-	case composeFile.MatchString(file) || isCompose(p):
+	case composeFile.MatchString(file):
 		f.compose(p)
 	case f.opts.Values || strings.Contains(strings.ToLower(file), "values"):
 		f.values(p)
+	case isCompose(p):
+		f.compose(p)
 	case p.node.Kind == yaml.SequenceNode:
 		f.patch(p)
 	}
@@ -223,6 +228,9 @@ func (f *finder) within(kind Kind, object string, walk func()) {
 // add completes a use that parts of were found, and keeps it if there is
 // something to it.
 func (f *finder) add(u *Use) {
+	if ignored(u.command) {
+		u.command = place{}
+	}
 	at := u.parts.first()
 	if !at.exists() {
 		at = u.command

@@ -71,6 +71,8 @@ func (f *finder) walk(p place, group string) {
 		case group == "tekton.dev" && key == "stepTemplate",
 			group == "argoproj.io" && (key == "container" || key == "script"):
 			f.container(v)
+		case group == "argoproj.io" && key == "manifest":
+			f.inner(v, f.inline)
 		default:
 			f.descend(v, group)
 		}
