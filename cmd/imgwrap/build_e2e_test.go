@@ -150,11 +150,9 @@ func (b *builders) buildKit(t *testing.T, dir, tag string) string {
 	return b.bed.Registry() + "/" + tag
 }
 
-// run runs an image, asks its application, and returns what it says about itself.
-// If it is to be traced, each request has to leave a server span.
-func (b *builders) run(t *testing.T, image string, tc dockerfileCase, traced func([]otlp.Span)) info {
+// serve serves a receiver where the containers of the network reach it.
+func (b *builders) serve(t *testing.T, receiver *otlp.Receiver) *httptest.Server {
 	t.Helper()
-	receiver := new(otlp.Receiver)
 	collector := httptest.NewUnstartedServer(receiver)
 	listener, err := net.Listen("tcp", net.JoinHostPort(b.gateway, "0"))
 	if err != nil {
@@ -163,6 +161,15 @@ func (b *builders) run(t *testing.T, image string, tc dockerfileCase, traced fun
 	collector.Listener.Close()
 	collector.Listener = listener
 	collector.Start()
+	return collector
+}
+
+// run runs an image, asks its application, and returns what it says about itself.
+// If it is to be traced, each request has to leave a server span.
+func (b *builders) run(t *testing.T, image string, tc dockerfileCase, traced func([]otlp.Span)) info {
+	t.Helper()
+	receiver := new(otlp.Receiver)
+	collector := b.serve(t, receiver)
 	defer collector.Close()
 	id := b.docker(t, "run", "--detach", "--network="+b.network, "--security-opt=seccomp=unconfined",
 		"--env=OTEL_EXPORTER_OTLP_ENDPOINT="+collector.URL,

@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"net"
-	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -64,14 +63,7 @@ func TestE2EExamples(t *testing.T) {
 		dir := copyExample(t, "compose")
 		w.run(t, "dockerfile", "--write", "--layers=registry.example.com/otel", "--service-name=cart", filepath.Join(dir, "cart"))
 		receiver := new(otlp.Receiver)
-		collector := httptest.NewUnstartedServer(receiver)
-		listener, err := net.Listen("tcp", net.JoinHostPort(b.gateway, "0"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		collector.Listener.Close()
-		collector.Listener = listener
-		collector.Start()
+		collector := b.serve(t, receiver)
 		defer collector.Close()
 		// What is not this machine's: ports, the collector.
 		override := filepath.Join(t.TempDir(), "override.yaml")
