@@ -24,6 +24,7 @@ const (
 	exitUsage   = 2
 	exitRefused = 3
 	exitCheck   = 4
+	exitPart    = 5
 )
 
 // usageError is a command line that makes no sense.
@@ -35,6 +36,7 @@ func (e *usageError) Hint() string  { return e.remedy }
 // exitCode is the one place that maps errors to exit codes.
 func exitCode(err error) int {
 	var (
+		part            *image.PartError
 		check           *image.CheckError
 		usage           *usageError
 		imageUsage      *image.UsageError
@@ -52,6 +54,8 @@ func exitCode(err error) int {
 		projectSyntax   *requirements.SyntaxError
 	)
 	switch {
+	case errors.As(err, &part):
+		return exitPart
 	case errors.As(err, &check):
 		return exitCheck
 	case image.IsRefused(err), errors.As(err, &syntax), errors.As(err, &projectSyntax):

@@ -89,18 +89,15 @@ func activations(names []string) ([]image.Activation, error) {
 	return ways, nil
 }
 
-// wrapFlags are the flags of wrap and plan.
-type wrapFlags struct {
+// imageFlags are those that decide what an image is wrapped to.
+type imageFlags struct {
 	options  image.Options
 	choice   choiceFlags
 	settings settingsFlags
-	dryRun   bool
 	activate []string
-	output
 }
 
-func (f *wrapFlags) register(cmd *cobra.Command) {
-	flags := cmd.Flags()
+func (f *imageFlags) register(flags *pflag.FlagSet) {
 	o := &f.options
 	flags.StringVarP(&o.Destination.Tag, "tag", "t", "", `destination: a tag, a whole reference, or a template such as '{{.Repository}}-otel:{{.Tag}}' (default: the source's tag and "-otel")`)
 	flags.BoolVar(&o.Destination.InPlace, "in-place", false, "move the source's own tag to the wrapped image")
@@ -115,8 +112,6 @@ func (f *wrapFlags) register(cmd *cobra.Command) {
 	flags.BoolVar(&o.Bytecode, "bytecode", false, "add bytecode from the cache, see imgwrap layer build --bytecode: the app starts faster")
 
 	f.settings.register(flags, "the repository's last component")
-	flags.BoolVar(&f.dryRun, "dry-run", false, "print the plan, write nothing")
-	f.output.register(flags)
 }
 
 // maxEpoch is the last second that RFC 3339, the form of times in configs, can
@@ -124,7 +119,7 @@ func (f *wrapFlags) register(cmd *cobra.Command) {
 const maxEpoch = 253402300799
 
 // resolve completes the options from the flags and the environment.
-func (f *wrapFlags) resolve(getenv func(string) string) (image.Options, error) {
+func (f *imageFlags) resolve(getenv func(string) string) (image.Options, error) {
 	o := f.options
 	o.Version = imgwrapVersion()
 	o.Settings = f.settings.resolve()
@@ -147,6 +142,20 @@ func (f *wrapFlags) resolve(getenv func(string) string) (image.Options, error) {
 		o.Created = time.Unix(seconds, 0).UTC()
 	}
 	return o, nil
+}
+
+// wrapFlags are the flags of wrap and plan.
+type wrapFlags struct {
+	imageFlags
+	dryRun bool
+	output
+}
+
+func (f *wrapFlags) register(cmd *cobra.Command) {
+	flags := cmd.Flags()
+	f.imageFlags.register(flags)
+	flags.BoolVar(&f.dryRun, "dry-run", false, "print the plan, write nothing")
+	f.output.register(flags)
 }
 
 func (a *app) wrapCommand() *cobra.Command {
