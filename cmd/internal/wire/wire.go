@@ -29,6 +29,8 @@ type Traffic struct {
 	// "HEAD layer", "POST upload", "POST mount", "PUT layer", "PUT manifest". An
 	// index is a manifest too, and "GET /v2/" is the question how to authenticate.
 	Kinds map[string]Count
+	// Layers are the requests for layers, "GET layer", by digest.
+	Layers map[string]Count
 	// Rounds are the most exchanges of which each began when the one before it had
 	// ended: how often a client waits for the registry.
 	Rounds int
@@ -55,7 +57,7 @@ func (t Traffic) Total() (total Count) {
 func (c *Counter) Take() Traffic {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	t := Traffic{Kinds: map[string]Count{}}
+	t := Traffic{Kinds: map[string]Count{}, Layers: map[string]Count{}}
 	slices.SortFunc(c.exchanges, func(a, b *exchange) int { return a.ended.Compare(b.ended) })
 	var last time.Time
 	for _, e := range c.exchanges {
@@ -66,11 +68,10 @@ func (c *Counter) Take() Traffic {
 				kind = "config"
 			}
 		}
-		count := t.Kinds[e.method+" "+kind]
-		count.Requests++
-		count.Sent += e.sent
-		count.Received += e.received
-		t.Kinds[e.method+" "+kind] = count
+		e.addTo(t.Kinds, e.method+" "+kind)
+		if e.method == http.MethodGet && kind == "layer" {
+			e.addTo(t.Layers, e.digest)
+		}
 		if !e.began.Before(last) {
 			t.Rounds++
 			last = e.ended
@@ -107,6 +108,14 @@ type exchange struct {
 	digest         string // of a blob
 	began, ended   time.Time
 	sent, received int64
+}
+
+func (e *exchange) addTo(counts map[string]Count, key string) {
+	c := counts[key]
+	c.Requests++
+	c.Sent += e.sent
+	c.Received += e.received
+	counts[key] = c
 }
 
 const (
