@@ -39,11 +39,16 @@ func (e *UsageError) Hint() string { return e.Remedy }
 // own is only ever returned if it was asked for with InPlace, or if rewrap says
 // that it holds a wrapped image already.
 func (d Destination) resolve(c *registry.Client, source registry.Reference, digest string, rewrap bool) (registry.Reference, error) {
+	pinned := source.Tag() != "" && source.Digest() != ""
 	movable := source.Digest() == "" && (source.Tag() != "" || source.Path != "")
 	if d.InPlace || (rewrap && d.Tag == "") {
 		switch {
-		case d.Tag != "":
+		case d.InPlace && d.Tag != "":
 			return registry.Reference{}, &UsageError{"--tag and --in-place exclude each other", "leave one of them out"}
+		case d.InPlace && pinned:
+			return registry.Reference{}, &UsageError{fmt.Sprintf("%s is named by its digest: its tag may stand for another image", source), "name the image by its tag alone, or give --tag"}
+		case pinned:
+			return c.WithTag(source, source.Tag())
 		case !movable:
 			return registry.Reference{}, &UsageError{fmt.Sprintf("%s has no tag to move", source), "name the image by its tag, or give --tag"}
 		}

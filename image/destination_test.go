@@ -27,6 +27,9 @@ func TestDestination(t *testing.T) {
 		{source: "reg.io/app:1.0-otel", rewrap: true, want: "reg.io/app:1.0-otel"},
 		{source: "reg.io/app:1.0-otel", rewrap: true, to: Destination{Tag: "new"}, want: "reg.io/app:new"},
 		{source: "reg.io/app@" + digest, to: Destination{Tag: "traced"}, want: "reg.io/app:traced"},
+		{source: "reg.io/app:1.0@" + digest, want: "reg.io/app:1.0-otel"},
+		{source: "reg.io/app:1.0@" + digest, to: Destination{Tag: "{{.Repository}}-otel:{{.Tag}}"}, want: "reg.io/app-otel:1.0"},
+		{source: "reg.io/app:1.0-otel@" + digest, rewrap: true, want: "reg.io/app:1.0-otel"},
 		{source: "oci:out:1.0", want: "oci:out:1.0-otel"},
 		{source: "oci:out:1.0", to: Destination{Tag: "reg.io/app:1.0"}, want: "reg.io/app:1.0"},
 		{source: "reg.io/app:1.0", to: Destination{Tag: "docker-archive:app.tar"}, want: "docker-archive:app.tar"},
@@ -37,6 +40,9 @@ func TestDestination(t *testing.T) {
 		{source: "docker-daemon:" + digest},
 		{source: "reg.io/app@" + digest},
 		{source: "reg.io/app@" + digest, to: Destination{InPlace: true}},
+		{source: "reg.io/app:1.0@" + digest, to: Destination{InPlace: true}},
+		{source: "reg.io/app:1.0@" + digest, to: Destination{Tag: "1.0"}},
+		{source: "reg.io/app@" + digest, rewrap: true},
 		{source: "reg.io/app:1.0", to: Destination{Tag: "1.0"}},
 		{source: "reg.io/app:1.0", to: Destination{Tag: "reg.io/app:1.0"}},
 		{source: "reg.io/app:1.0", to: Destination{Tag: "x", InPlace: true}},
@@ -58,7 +64,7 @@ func TestDestination(t *testing.T) {
 			}
 			continue
 		}
-		if err != nil || got.Name() != tt.want {
+		if err != nil || got.Name() != tt.want || got.Digest() != "" {
 			t.Errorf("%s to %+v: got %v, %v, want %s", tt.source, tt.to, got, err, tt.want)
 		}
 	}

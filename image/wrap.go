@@ -94,12 +94,20 @@ func (w *Wrapper) Wrap(ctx context.Context, ref string, opts Options) (*Report, 
 	if err != nil {
 		return nil, err
 	}
-	if p.destination.Name() == t.reference.Name() && t.source.Moved(ctx) {
+	pinned := t.reference.Digest() != ""
+	inPlace := p.destination.Name() == t.reference.Name()
+	if inPlace && t.source.Moved(ctx) {
+		if pinned {
+			return nil, &RefusedError{
+				Problem: fmt.Sprintf("%s stands for another image by now than %s", p.destination, t.source.Root.Digest),
+				Remedy:  "name the image by its tag alone, or give --tag",
+			}
+		}
 		return nil, fmt.Errorf("%s was moved by somebody else while it was wrapped; nothing was pushed, run it again", t.reference)
 	}
 	var moved bool
 	var wg sync.WaitGroup
-	if p.destination.Name() != t.reference.Name() {
+	if !inPlace && !pinned {
 		wg.Go(func() { moved = t.source.Moved(ctx) })
 	}
 	pushed, err := w.Registry.Write(ctx, p.destination, t.source, p.tree)

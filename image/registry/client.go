@@ -128,13 +128,19 @@ func (c *Client) session(ctx context.Context, repo name.Repository, actions stri
 	for _, other := range others {
 		scopes = append(scopes, other.Scope(transport.PullScope))
 	}
-	key := repo.Scheme() + "://" + repo.RegistryStr() + " " + strings.Join(scopes, " ")
+	return c.registrySession(ctx, repo.Registry, repo, scopes)
+}
+
+// registrySession returns an HTTP client that is allowed the scopes in a registry
+// with the credentials for the resource.
+func (c *Client) registrySession(ctx context.Context, registry name.Registry, resource authn.Resource, scopes []string) (*http.Client, error) {
+	key := registry.Scheme() + "://" + registry.RegistryStr() + " " + strings.Join(scopes, " ")
 	return c.sessions.get(key, func() (*http.Client, error) {
-		auth, err := c.auth(ctx, repo)
+		auth, err := c.auth(ctx, resource)
 		if err != nil {
 			return nil, err
 		}
-		t, err := transport.NewWithContext(ctx, repo.Registry, auth, c.transport, scopes)
+		t, err := transport.NewWithContext(ctx, registry, auth, c.transport, scopes)
 		if err != nil {
 			return nil, err
 		}
@@ -142,15 +148,23 @@ func (c *Client) session(ctx context.Context, repo name.Repository, actions stri
 	})
 }
 
-// auth returns the credentials for a repository.
-func (c *Client) auth(ctx context.Context, repo name.Repository) (authn.Authenticator, error) {
-	return c.auths.get(repo.Name(), func() (authn.Authenticator, error) {
-		auth, err := authn.Resolve(ctx, c.keychain, repo)
+// auth returns the credentials for a repository or a registry.
+func (c *Client) auth(ctx context.Context, resource authn.Resource) (authn.Authenticator, error) {
+	return c.auths.get(resource.String(), func() (authn.Authenticator, error) {
+		auth, err := authn.Resolve(ctx, c.keychain, resource)
 		if err != nil {
 			return nil, fmt.Errorf("reading credentials: %w", err)
 		}
 		return auth, nil
 	})
+}
+
+// nameOptions are those for go-containerregistry's names.
+func (c *Client) nameOptions() []name.Option {
+	if c.insecure {
+		return []name.Option{name.Insecure}
+	}
+	return nil
 }
 
 // A noter notes what registries answer to the question how to authenticate.

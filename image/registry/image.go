@@ -117,25 +117,37 @@ func (im *Image) Layer(ctx context.Context, i int) (io.ReadCloser, error) {
 
 // getManifest returns the manifest that ref names and the media type the
 // registry gives it.
-func (c *Client) getManifest(ctx context.Context, client *http.Client, ref name.Reference) ([]byte, types.MediaType, error) {
+func (c *Client) getManifest(ctx context.Context, client *http.Client, ref name.Reference) (raw []byte, mediaType types.MediaType, err error) {
+	err = c.again(ctx, func() error {
+		raw, mediaType, err = getManifest(ctx, client, ref)
+		return err
+	})
+	return raw, mediaType, err
+}
+
+// again repeats what fails because reading an answer broke off. Until there is an
+// answer, the retrier tries again.
+func (c *Client) again(ctx context.Context, request func() error) error {
 	for attempt := 0; ; attempt++ {
-		raw, mediaType, err := getManifest(ctx, client, ref)
-		// Until there is an answer, the retrier tries again.
+		err := request()
 		broken, ok := errors.AsType[*brokenError](err)
 		delay, again := backoff(attempt)
 		if !ok || !again || permanent(err) || ctx.Err() != nil || ctx.Value(onceKey{}) != nil {
-			return raw, mediaType, err
+			return err
 		}
 		if err := c.wait(ctx, delay, broken); err != nil {
-			return nil, "", err
+			return err
 		}
 	}
 }
 
 // A brokenError is one of reading an answer.
-type brokenError struct{ err error }
+type brokenError struct {
+	what string
+	err  error
+}
 
-func (e *brokenError) Error() string { return "reading manifest: " + e.err.Error() }
+func (e *brokenError) Error() string { return "reading " + e.what + ": " + e.err.Error() }
 func (e *brokenError) Unwrap() error { return e.err }
 
 func getManifest(ctx context.Context, client *http.Client, ref name.Reference) ([]byte, types.MediaType, error) {
@@ -154,7 +166,7 @@ func getManifest(ctx context.Context, client *http.Client, ref name.Reference) (
 	}
 	raw, err := io.ReadAll(io.LimitReader(resp.Body, manifestLimit+1))
 	if err != nil {
-		return nil, "", &brokenError{err}
+		return nil, "", &brokenError{"manifest", err}
 	}
 	if len(raw) > manifestLimit {
 		return nil, "", errTooLarge

@@ -17,7 +17,8 @@ import (
 type Transport string
 
 const (
-	// InRegistry is [REGISTRY/]REPOSITORY[:TAG|@DIGEST].
+	// InRegistry is [REGISTRY/]REPOSITORY[:TAG][@DIGEST]. With both, the digest is
+	// what counts, and the tag is where the image once was.
 	InRegistry Transport = ""
 	// OCILayout is oci:DIR[:TAG|@DIGEST], a directory as the OCI image-spec
 	// describes it (image-layout.md). TAG is the org.opencontainers.image.ref.name
@@ -48,6 +49,7 @@ type Reference struct {
 	text  string
 	named name.Reference // of registries, Docker's archives and engine, nil if there is none
 	// Of OCI layouts, at most one of them. An image ID of the engine is a digest too.
+	// In a registry, tag is the one beside a digest.
 	tag    string
 	digest v1.Hash
 }
@@ -72,19 +74,25 @@ func (c *Client) ParseReference(ref string) (Reference, error) {
 		}
 	default:
 		r.Transport = InRegistry
-		var options []name.Option
-		if c.insecure {
-			options = append(options, name.Insecure)
-		}
-		r.named, err = name.ParseReference(ref, options...)
+		r.named, err = name.ParseReference(ref, c.nameOptions()...)
 		if err != nil || strings.Contains(ref, "://") || unsupported(ref) { // "docker:" would be a registry
 			return Reference{}, &UsageError{Reference: ref}
 		}
+		r.tag = pinnedTag(ref)
 	}
 	if err != nil {
 		return Reference{}, &UsageError{Reference: ref, problem: err.Error()}
 	}
 	return r, nil
+}
+
+// pinnedTag is the tag of a reference of a registry that has a digest, too.
+func pinnedTag(ref string) string {
+	tagged, _, pinned := strings.Cut(ref, "@")
+	if i := strings.LastIndexAny(tagged, "/:"); pinned && i >= 0 && tagged[i] == ':' {
+		return tagged[i+1:]
+	}
+	return ""
 }
 
 // refName is the grammar of a tag in an OCI layout (annotations.md).
@@ -143,7 +151,7 @@ func parseName(s string) (name.Reference, error) {
 func (r Reference) String() string { return r.text }
 
 // Name is the reference with all that it leaves out: Docker Hub's address, the
-// tag latest.
+// tag latest. If it has both a tag and a digest it is the name with the tag.
 func (r Reference) Name() string {
 	switch {
 	case r.named == nil:
@@ -227,7 +235,7 @@ func (r Reference) inRegistry() name.Repository {
 	return r.named.Context()
 }
 
-// WithTag is the reference with another tag, in place of its tag or digest. The
+// WithTag is the reference with another tag, in place of its tag and digest. The
 // error is a *UsageError.
 func (c *Client) WithTag(r Reference, tag string) (Reference, error) {
 	if !r.Transport.KeepsManifests() && r.named == nil {

@@ -107,10 +107,12 @@ func (s *Registry) Tag(ref string) string {
 }
 
 // Kind names a request: "GET manifests", "HEAD blobs", "POST uploads", "POST
-// mount", "GET ping", "GET token".
+// mount", "GET tags", "GET catalog", "GET ping", "GET token".
 func Kind(r *http.Request) string {
 	_, rest, ok := splitPath(r.URL.Path)
 	switch {
+	case r.URL.Path == "/v2/_catalog":
+		return r.Method + " catalog"
 	case !ok:
 		return r.Method + " " + map[bool]string{true: "ping", false: "token"}[r.URL.Path == "/v2/"]
 	case r.URL.Query().Has("mount"):
@@ -130,7 +132,7 @@ func Repository(r *http.Request) string {
 
 func splitPath(path string) (repo, rest string, ok bool) {
 	path = strings.TrimPrefix(path, "/v2/")
-	for _, kind := range []string{"/manifests/", "/blobs/"} {
+	for _, kind := range []string{"/manifests/", "/blobs/", "/tags/", "/referrers/"} {
 		if i := strings.Index(path, kind); i >= 0 {
 			return path[:i], path[i+1:], true
 		}
