@@ -46,6 +46,7 @@ type app struct {
 	streams
 	log      *logrus.Logger
 	catalog  func() (*catalog.Catalog, error)
+	config   string // name of a file
 	cacheDir string
 	offline  bool
 	insecure bool
@@ -53,6 +54,8 @@ type app struct {
 	// cacheSize limits the indexes of image layers. The rest of the cache is
 	// needed offline.
 	cacheSize byteSize
+	// configured are the flags that the file of --config has set.
+	configured []string
 }
 
 // run executes one command line and returns its exit code.
@@ -91,7 +94,10 @@ Exit codes: 0 done or nothing to do, 1 failed (registry, network, disk), 2 usage
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		RunE:          func(cmd *cobra.Command, args []string) error { return a.wrap(cmd, args[0], opts) },
-		PersistentPreRunE: func(*cobra.Command, []string) error {
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
+			if err := a.configure(cmd); err != nil {
+				return err
+			}
 			if a.jobs < 1 {
 				return &usageError{fmt.Sprintf("--jobs %d", a.jobs), "give a number from 1 on"}
 			}
@@ -100,6 +106,7 @@ Exit codes: 0 done or nothing to do, 1 failed (registry, network, disk), 2 usage
 	}
 	opts.register(root)
 	flags := root.PersistentFlags()
+	flags.StringVar(&a.config, "config", "", "YAML `FILE` of flags and their values, used where the command line does not give them")
 	flags.StringVar(&a.cacheDir, "cache-dir", "", "directory for bundles, wheels and indexes of layers (default: the user's cache directory, or $IMGWRAP_CACHE_DIR)")
 	a.cacheSize = defaultCacheSize
 	flags.Var(&a.cacheSize, "cache-size", "how much of the cache may hold what is known of images, with K, M or G")

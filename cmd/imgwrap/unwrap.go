@@ -43,13 +43,17 @@ no tag is moved: the image is in the repository, to be named by its digest.`,
 			} else {
 				a.log.Infof("pushed %s: %s", r.Image, traffic(r.Push))
 			}
-			return out.print(a.out, r, func(w io.Writer) error {
-				_, err := fmt.Fprintln(w, r.Name())
-				return err
+			return out.deliver(a.out, result{
+				json: r,
+				text: func(w io.Writer) error {
+					_, err := fmt.Fprintln(w, r.Name())
+					return err
+				},
+				env: imageVariables(r.Image, r.Tag, r.Digest),
 			})
 		},
 	}
-	out.register(cmd.Flags())
+	out.register(cmd.Flags(), formEnv)
 	cmd.Flags().StringVarP(&to.Tag, "tag", "t", "", "tag to move to the image: a tag, a whole reference, or a template")
 	cmd.Flags().BoolVar(&to.InPlace, "in-place", false, "move the wrapped image's own tag back")
 	return cmd

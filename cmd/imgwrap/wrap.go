@@ -155,7 +155,7 @@ func (f *wrapFlags) register(cmd *cobra.Command) {
 	flags := cmd.Flags()
 	f.imageFlags.register(flags)
 	flags.BoolVar(&f.dryRun, "dry-run", false, "print the plan, write nothing")
-	f.output.register(flags)
+	f.output.register(flags, formEnv, formMarkdown)
 }
 
 func (a *app) wrapCommand() *cobra.Command {
@@ -201,7 +201,12 @@ func (a *app) wrap(cmd *cobra.Command, ref string, flags *wrapFlags) error {
 		if plan == nil {
 			return refusal
 		}
-		return errors.Join(refusal, flags.print(a.out, plan, func(w io.Writer) error { return writePlan(w, plan) }))
+		return errors.Join(refusal, flags.deliver(a.out, result{
+			json:     plan,
+			text:     func(w io.Writer) error { return writePlan(w, plan) },
+			env:      imageVariables(plan.Image, plan.Tag, plan.Digest),
+			markdown: func(w io.Writer) error { return markdownPlan(w, plan) },
+		}))
 	}
 	report, err := w.Wrap(cmd.Context(), ref, opts)
 	done()
@@ -209,9 +214,14 @@ func (a *app) wrap(cmd *cobra.Command, ref string, flags *wrapFlags) error {
 		return err
 	}
 	a.summarise(report)
-	return flags.print(a.out, report, func(w io.Writer) error {
-		_, err := fmt.Fprintln(w, report.Name())
-		return err
+	return flags.deliver(a.out, result{
+		json: report,
+		text: func(w io.Writer) error {
+			_, err := fmt.Fprintln(w, report.Name())
+			return err
+		},
+		env:      imageVariables(report.Image, report.Tag, report.Digest),
+		markdown: func(w io.Writer) error { return markdownReport(w, report) },
 	})
 }
 
