@@ -26,6 +26,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/imgwrap/imgwrap/cmd/internal/wire"
 )
 
 // hosts of the internet that builds reach by their names.
@@ -44,6 +46,7 @@ type Internet struct {
 	authority []byte // certificate in PEM
 	file      string // that has it, after those of this machine
 	registry  http.Handler
+	counter   *wire.Counter      // of what passes to and from it
 	wheels    map[string][]wheel // by the normalized name of the project
 }
 
@@ -61,10 +64,13 @@ type wheel struct {
 // Internet starts it. wheels are directories of what PyPI has.
 func (b *Bed) Internet(wheels ...string) (*Internet, error) {
 	i := &Internet{
-		file:     filepath.Join(b.dir, "internet.pem"),
-		registry: httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: b.registry}),
-		wheels:   map[string][]wheel{},
+		file:    filepath.Join(b.dir, "internet.pem"),
+		counter: &wire.Counter{Transport: http.DefaultTransport},
+		wheels:  map[string][]wheel{},
 	}
+	registry := httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: b.registry})
+	registry.Transport = i.counter
+	i.registry = registry
 	for _, dir := range wheels {
 		if err := i.addWheels(dir); err != nil {
 			return nil, err
@@ -100,6 +106,10 @@ func (i *Internet) Close() error { return errors.Join(i.proxy.Close(), i.web.Clo
 
 // Proxy is the URL of the proxy.
 func (i *Internet) Proxy() string { return "http://" + i.proxy.Addr().String() }
+
+// Traffic is what was asked of registries since it was called last. No request may
+// be under way.
+func (i *Internet) Traffic() wire.Traffic { return i.counter.Take() }
 
 // Authority is the certificate of who vouches for the hosts, in PEM.
 func (i *Internet) Authority() []byte { return i.authority }
