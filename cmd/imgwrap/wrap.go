@@ -292,6 +292,7 @@ func (a *app) wrapper() (w *image.Wrapper, done func(), err error) {
 		Waiting: func(cause string, d time.Duration) {
 			a.log.Warnf("%s; next try in %s", cause, d.Round(100*time.Millisecond))
 		},
+		Notice: func(text string) { a.log.Warn(text) },
 	})
 	w = &image.Wrapper{Registry: client, Catalog: c, Bundles: builder, Indexes: indexes, Jobs: a.jobs}
 	if !a.terminal() {

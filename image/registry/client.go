@@ -49,8 +49,12 @@ type Options struct {
 	Configs Configs
 	// Waiting, if set, is told in one line what went wrong, with which image or
 	// layer, and is to be tried again after the duration. It is told once of what
-	// goes wrong repeatedly. It is called from several goroutines.
+	// goes wrong repeatedly, and once per host of that it wants us to wait, which all
+	// requests to it then do. It is called from several goroutines.
 	Waiting func(cause string, d time.Duration)
+	// Notice, if set, is told in one line what may soon go wrong: Docker Hub's limit
+	// on pulls is used up. It is called from several goroutines.
+	Notice func(text string)
 	// Transport sends the requests, in place of one with Go's defaults.
 	Transport http.RoundTripper
 }
@@ -76,7 +80,7 @@ type Client struct {
 
 	auths    cache[authn.Authenticator]
 	sessions cache[*http.Client]
-	answers  sync.Map           // status code of GET /v2/, by scheme and host
+	answers  sync.Map           // to GET /v2/, by scheme and host
 	begun    sync.Map           // locations of uploads that nothing was sent to, by repository
 	locks    cache[*sync.Mutex] // by the path or name of what is written
 	mirrors  func() ([]mirrored, error)
@@ -114,8 +118,9 @@ func New(o Options) *Client {
 		c.keychain = defaultKeychain()
 	}
 	c.transport = transport.NewUserAgent(&retrier{
-		inner: &noter{base, &c.answers},
-		wait:  func(ctx context.Context, d time.Duration, cause error) error { return c.wait(ctx, d, cause) },
+		inner:  &noter{base, &c.answers},
+		wait:   func(ctx context.Context, d time.Duration, cause error) error { return c.wait(ctx, d, cause) },
+		notice: o.Notice,
 	}, o.UserAgent)
 	return c
 }
@@ -167,18 +172,46 @@ func (c *Client) nameOptions() []name.Option {
 	return nil
 }
 
-// A noter notes what registries answer to the question how to authenticate.
+// A noter notes what registries answer to the question how to authenticate, and
+// asks each once: go-containerregistry asks it for each repository.
 type noter struct {
 	inner   http.RoundTripper
 	answers *sync.Map
 }
 
+// An answer is one to that question.
+type answer struct {
+	status int
+	header http.Header
+}
+
 func (n *noter) RoundTrip(req *http.Request) (*http.Response, error) {
+	if req.Method != http.MethodGet || req.URL.Path != "/v2/" {
+		return n.inner.RoundTrip(req)
+	}
+	key := req.URL.Scheme + "://" + req.URL.Host
+	if a, ok := n.answers.Load(key); ok {
+		a := a.(answer)
+		return &http.Response{
+			StatusCode: a.status, Status: fmt.Sprintf("%d %s", a.status, http.StatusText(a.status)),
+			Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+			Header: a.header.Clone(), Body: http.NoBody, Request: req,
+		}, nil
+	}
+	if _, plain := n.answers.Load("http://" + req.URL.Host); plain {
+		return nil, http.ErrSchemeMismatch // as it was found before
+	}
 	resp, err := n.inner.RoundTrip(req)
-	if err == nil && req.URL.Path == "/v2/" {
-		n.answers.Store(req.URL.Scheme+"://"+req.URL.Host, resp.StatusCode)
+	if err == nil && (resp.StatusCode == http.StatusOK || resp.StatusCode == http.StatusUnauthorized) {
+		n.answers.Store(key, answer{resp.StatusCode, resp.Header.Clone()})
 	}
 	return resp, err
+}
+
+// open says whether the registry wants no authentication, and whether we know.
+func (c *Client) open(registry name.Registry) (open, known bool) {
+	a, known := c.answers.Load(registry.Scheme() + "://" + registry.RegistryStr())
+	return known && a.(answer).status == http.StatusOK, known
 }
 
 // checkRedirect follows as net/http does, but not to where a registry has no

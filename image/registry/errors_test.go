@@ -375,7 +375,7 @@ func TestWaiting(t *testing.T) {
 	if _, err := open(t.Context(), c, s.host()+"/app:1"); err == nil {
 		t.Error("opened")
 	}
-	if want := "opening " + s.host() + "/app:1: 127.0.0.1 answered 503 Service Unavailable: 0s"; !slices.Equal(told, []string{want}) {
+	if want := "127.0.0.1 answered 503 Service Unavailable: 0s"; !slices.Equal(told, []string{want}) {
 		t.Errorf("told %q", told)
 	}
 }

@@ -35,7 +35,7 @@ func (c *Client) Digest(ctx context.Context, ref Reference) (v1.Hash, error) {
 	}
 	last := len(places) - 1
 	for _, mirror := range places[:last] {
-		if digest, err := c.digest(once(ctx), mirror); err == nil {
+		if digest, err := c.digest(elsewhere(ctx), mirror); err == nil {
 			return digest, nil
 		}
 	}

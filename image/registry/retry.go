@@ -19,6 +19,9 @@ import (
 
 const (
 	attempts = 5
+	// longestPatience is how often a request is sent to a host that makes it wait,
+	// but answers others meanwhile.
+	longestPatience = 20
 	// longestWait is how long a registry can make us wait before the next
 	// attempt. Docker Hub's pull quota, for one, is a matter of hours.
 	longestWait = time.Minute
@@ -40,7 +43,7 @@ func sleep(ctx context.Context, d time.Duration) error {
 
 // A subject is what a context's requests are made for.
 type subject struct {
-	what string // "opening app:1"
+	what string // "opening app:1", "" if it is none in particular
 
 	mu   sync.Mutex
 	told map[string]bool // causes to wait
@@ -49,7 +52,7 @@ type subject struct {
 type subjectKey struct{}
 
 func about(ctx context.Context, what string) context.Context {
-	return context.WithValue(ctx, subjectKey{}, &subject{what: what, told: make(map[string]bool)})
+	return context.WithValue(ctx, subjectKey{}, &subject{what: what})
 }
 
 // localPort is the part of a network error that differs from one connection to
@@ -67,7 +70,13 @@ func news(ctx context.Context, cause error) (text string, first bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	first = !s.told[text]
+	if s.told == nil {
+		s.told = make(map[string]bool)
+	}
 	s.told[text] = true
+	if s.what == "" {
+		return text, first
+	}
 	return s.what + ": " + text, first
 }
 
@@ -78,53 +87,97 @@ func backoff(attempt int) (time.Duration, bool) {
 	return time.Duration(float64(d) * (0.8 + 0.4*rand.Float64())), attempt+1 < attempts //nolint:gosec // jitter
 }
 
-// A retrier repeats requests that failed for a reason that may pass, but those
-// of a once context.
+// A retrier repeats requests that failed for a reason that may pass. Those of a
+// once context it repeats only if their host wants them to wait.
 type retrier struct {
-	inner http.RoundTripper
-	wait  waiter
+	inner  http.RoundTripper
+	wait   waiter
+	notice func(text string) // may be nil
+
+	gates sync.Map // *gate by host
 }
 
-type onceKey struct{}
+type (
+	onceKey      struct{}
+	elsewhereKey struct{}
+)
 
 // once returns a context for requests that are to be sent a single time.
 func once(ctx context.Context) context.Context {
 	return context.WithValue(ctx, onceKey{}, true)
 }
 
+// elsewhere returns a once context for requests for what can be had at another
+// host, too: they do not wait.
+func elsewhere(ctx context.Context) context.Context {
+	return context.WithValue(once(ctx), elsewhereKey{}, true)
+}
+
 func (t *retrier) RoundTrip(req *http.Request) (*http.Response, error) {
 	ctx := req.Context()
-	for attempt := 0; ; attempt++ {
+	kept, _ := t.gates.LoadOrStore(req.URL.Host, new(gate))
+	g := kept.(*gate)
+	answered := 0
+	for attempt, sent := 0, 1; ; attempt, sent = attempt+1, sent+1 {
+		if err := g.pass(ctx, t.wait); err != nil {
+			if req.Body != nil {
+				req.Body.Close()
+			}
+			return nil, err
+		}
 		resp, err := t.send(req)
-		if ctx.Err() != nil || ctx.Value(onceKey{}) != nil {
+		if ctx.Err() != nil {
+			return resp, err
+		}
+		wait, busy := time.Duration(0), false
+		if err == nil {
+			wait, busy = busyFor(resp)
+			if text := g.pullsUsedUp(req.URL.Hostname(), resp.Header); text != "" && t.notice != nil {
+				t.notice(text)
+			}
+		}
+		if !busy && ctx.Value(onceKey{}) != nil || busy && ctx.Value(elsewhereKey{}) != nil {
 			return resp, err
 		}
 		delay, again := backoff(attempt)
-		if !again {
+		switch {
+		case busy:
+			if now := g.answers(0); now != answered && sent < longestPatience {
+				answered, again, attempt = now, true, 0 // others had more luck
+			}
+			if !again || wait > longestWait {
+				return resp, nil
+			}
+			drain(resp)
+			g.close(wait, answerOf(req, resp))
+			continue
+		case err != nil && permanent(err):
+			return nil, err
+		case err == nil && !transient(resp.StatusCode):
+			g.answers(1)
+			return resp, nil
+		case !again:
 			return resp, err
 		}
 		cause := err
-		if err != nil {
-			if permanent(err) {
-				return nil, err
-			}
-		} else {
-			if !transient(resp.StatusCode) {
-				return resp, nil
-			}
-			cause = fmt.Errorf("%s answered %s", req.URL.Hostname(), resp.Status)
-			if d, ok := retryAfter(resp.Header); ok {
-				if delay = d; delay > longestWait {
-					return resp, nil
-				}
-			}
-			io.Copy(io.Discard, io.LimitReader(resp.Body, 64<<10)) //nolint:errcheck // for the connection to be used again
-			resp.Body.Close()
+		if err == nil {
+			cause = answerOf(req, resp)
+			drain(resp)
 		}
 		if err := t.wait(ctx, delay, cause); err != nil {
 			return nil, err
 		}
 	}
+}
+
+func answerOf(req *http.Request, resp *http.Response) error {
+	return fmt.Errorf("%s answered %s", req.URL.Hostname(), resp.Status)
+}
+
+// drain has the connection be used again.
+func drain(resp *http.Response) {
+	io.Copy(io.Discard, io.LimitReader(resp.Body, 64<<10)) //nolint:errcheck // it is of no other use
+	resp.Body.Close()
 }
 
 // send sends a request, with a new body each time: go-containerregistry's bearer
@@ -192,6 +245,15 @@ func certificateError(err error) error {
 		return e
 	}
 	return nil
+}
+
+// busyFor is the time that a response asks to wait, if it is that of a host that
+// has too much to do.
+func busyFor(resp *http.Response) (time.Duration, bool) {
+	if resp.StatusCode != http.StatusTooManyRequests && resp.StatusCode != http.StatusServiceUnavailable {
+		return 0, false
+	}
+	return retryAfter(resp.Header)
 }
 
 // retryAfter is the time a response asks to wait (RFC 9110, section 10.2.3).

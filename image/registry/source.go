@@ -309,7 +309,7 @@ func (c *Client) findInRegistries(ctx context.Context, r Reference) (store, Docu
 	}
 	last := len(places) - 1
 	for _, mirror := range places[:last] {
-		if found, doc, err := c.findInRegistry(once(ctx), mirror); err == nil {
+		if found, doc, err := c.findInRegistry(elsewhere(ctx), mirror); err == nil {
 			return found, doc, nil
 		}
 	}
@@ -348,9 +348,9 @@ func (c *Client) findInRegistry(ctx context.Context, ref name.Reference) (*repos
 // if the registry wants no authentication, which saves a round trip, and else
 // requests it with the client.
 func (c *Client) askAhead(ctx context.Context, ref name.Reference) func(*http.Client) ([]byte, types.MediaType, error) {
-	registry := ref.Context().Scheme() + "://" + ref.Context().RegistryStr()
+	registry := ref.Context().Registry
 	auth, err := c.auth(ctx, ref.Context())
-	if status, known := c.answers.Load(registry); err != nil || auth != authn.Anonymous || known && status != http.StatusOK {
+	if open, known := c.open(registry); err != nil || auth != authn.Anonymous || known && !open {
 		return func(client *http.Client) ([]byte, types.MediaType, error) { return c.getManifest(ctx, client, ref) }
 	}
 	type answer struct {
@@ -364,7 +364,7 @@ func (c *Client) askAhead(ctx context.Context, ref name.Reference) func(*http.Cl
 		ahead <- answer{raw, mediaType, err}
 	}()
 	return func(client *http.Client) ([]byte, types.MediaType, error) {
-		if status, _ := c.answers.Load(registry); status != http.StatusOK {
+		if open, _ := c.open(registry); !open {
 			return c.getManifest(ctx, client, ref)
 		}
 		a := <-ahead
