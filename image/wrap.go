@@ -82,6 +82,12 @@ func (w *Wrapper) Plan(ctx context.Context, ref string, opts Options) (*Plan, er
 // Wrap plans and carries the plan out: blobs, configs and manifests first, the
 // tag last. Before it reads any layer it asks whether it may push.
 func (w *Wrapper) Wrap(ctx context.Context, ref string, opts Options) (*Report, error) {
+	r, _, err := w.wrap(ctx, ref, opts)
+	return r, err
+}
+
+// wrap says also what the reference stood for, if it found that out.
+func (w *Wrapper) wrap(ctx context.Context, ref string, opts Options) (_ *Report, found v1.Hash, _ error) {
 	undo := func() {}
 	defer func() { undo() }()
 	t, p, err := w.plan(ctx, ref, opts, func(destination registry.Reference) (err error) {
@@ -90,20 +96,21 @@ func (w *Wrapper) Wrap(ctx context.Context, ref string, opts Options) (*Report, 
 	})
 	if t != nil {
 		defer t.source.Close()
+		found = t.source.Root.Digest
 	}
 	if err != nil {
-		return nil, err
+		return nil, found, err
 	}
 	pinned := t.reference.Digest() != ""
 	inPlace := p.destination.Name() == t.reference.Name()
 	if inPlace && t.source.Moved(ctx) {
 		if pinned {
-			return nil, &RefusedError{
+			return nil, found, &RefusedError{
 				Problem: fmt.Sprintf("%s stands for another image by now than %s", p.destination, t.source.Root.Digest),
 				Remedy:  "name the image by its tag alone, or give --tag",
 			}
 		}
-		return nil, fmt.Errorf("%s was moved by somebody else while it was wrapped; nothing was pushed, run it again", t.reference)
+		return nil, found, fmt.Errorf("%s was moved by somebody else while it was wrapped; nothing was pushed, run it again", t.reference)
 	}
 	var moved bool
 	var wg sync.WaitGroup
@@ -113,7 +120,7 @@ func (w *Wrapper) Wrap(ctx context.Context, ref string, opts Options) (*Report, 
 	pushed, err := w.Registry.Write(ctx, p.destination, t.source, p.tree)
 	wg.Wait()
 	if err != nil {
-		return nil, err
+		return nil, found, err
 	}
 	p.detached(t)
 	return &Report{
@@ -126,7 +133,7 @@ func (w *Wrapper) Wrap(ctx context.Context, ref string, opts Options) (*Report, 
 		Digest:       pushed.Digest.String(),
 		Push:         pushed,
 		Plan:         p,
-	}, nil
+	}, found, nil
 }
 
 // plan calls check with the destination before it reads layers, if it has to.
