@@ -108,7 +108,7 @@ func TestRules(t *testing.T) {
 		{
 			why: "deciding and editing read and write nothing",
 			packages: func(p string) bool {
-				return p == module+"image/instrument" || p == module+"image/rewrite" || p == module+"image/dockerfile" || p == module+"image/promote"
+				return p == module+"image/bulk" || p == module+"image/instrument" || p == module+"image/rewrite" || p == module+"image/dockerfile" || p == module+"image/promote"
 			},
 			forbidden: []string{"os", "net/http", "os/exec", "io/ioutil"},
 			direct:    true,

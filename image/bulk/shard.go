@@ -1,14 +1,292 @@
 package bulk
 
+import (
+	"cmp"
+	"fmt"
+	"hash/fnv"
+	"math/bits"
+	"regexp"
+	"slices"
+	"strconv"
+)
+
 // Item is an image that is to be wrapped.
 type Item struct {
 	Name   string // tells it from the others
 	Layers []Layer
 }
 
-// Shards divides items among n workers: the result has, for each, the indexes of
-// its items. It is the same whatever the order of the items.
-func Shards(items []Item, n int) [][]int { return make([][]int, n) }
+// perItem is what an image costs beside reading its layers, in bytes that could be
+// read meanwhile: requests that wait for each other, documents, its own launch
+// layer.
+const perItem = 1 << 20
 
-// ParseShard parses which shard of how many is meant, such as 0/8.
-func ParseShard(s string) (index, count int, err error) { return 0, 1, nil }
+// Shards divides items among n workers: the result has, for each, the indexes of
+// its items in their order. It depends on nothing else, and not on the order: each
+// worker finds out by itself what is its own.
+//
+// Images that share layers meet where they can, as a layer is read once by each
+// worker that needs it. What a worker costs is the bytes of its distinct layers, and
+// something for each image. It is bounded: by 1.25 times the fair share, or by what
+// is possible at all. Items are grouped by the largest layer that they share with
+// another one; each group has an order of workers of its own (rendezvous hashing),
+// and goes to the first one that has room for it. A group that is too large for that
+// fills several, by the next largest shared layers. So the workers of most items
+// are the same if some item is added or another is gone.
+func Shards(items []Item, n int) [][]int {
+	d := newDivision(items, n)
+	limit := grid(max(d.fair()/9*10, d.largest))
+	for !d.place(limit) {
+		limit = grid(limit + 1)
+	}
+	for _, shard := range d.shards {
+		slices.Sort(shard)
+	}
+	return d.shards
+}
+
+// grid rounds up to the next number of 4 bits with zeros behind: limits stay what
+// they are if there is an item more, and are at most an eighth too high.
+func grid(n int64) int64 {
+	shift := max(0, bits.Len64(uint64(n))-4)
+	return (n + 1<<shift - 1) >> shift << shift
+}
+
+// division is items on their way to workers.
+type division struct {
+	n       int
+	sizes   []int64  // of layers
+	groups  []*group // largest first
+	largest int64    // cost of an item
+	marked  []int    // layers that were seen, by the number of the search
+	marks   int
+
+	shards [][]int
+	costs  []int64  // of shards
+	has    [][]bool // the layers of shards
+}
+
+// group is items that share a layer.
+type group struct {
+	key     string
+	members []member
+	cost    int64
+}
+
+type member struct {
+	index  int
+	layers []int
+	shared []string // digests of the layers that other items have too, largest first
+	name   string
+}
+
+func newDivision(items []Item, n int) *division {
+	d := &division{n: n}
+	var digests []string
+	ids := map[string]int{}
+	var users []int // how many items have a layer
+	members := make([]member, len(items))
+	for i, item := range items {
+		m := member{index: i, name: item.Name}
+		for _, l := range item.Layers {
+			id, ok := ids[l.Digest]
+			if !ok {
+				id = len(digests)
+				ids[l.Digest] = id
+				digests, d.sizes, users = append(digests, l.Digest), append(d.sizes, 0), append(users, 0)
+			}
+			d.sizes[id] = max(d.sizes[id], l.Size)
+			if !slices.Contains(m.layers, id) {
+				m.layers = append(m.layers, id)
+				users[id]++
+			}
+		}
+		members[i] = m
+	}
+	groups := map[string]*group{}
+	for _, m := range members {
+		slices.SortFunc(m.layers, func(a, b int) int {
+			return cmp.Or(cmp.Compare(d.sizes[b], d.sizes[a]), cmp.Compare(digests[a], digests[b]))
+		})
+		for _, id := range m.layers {
+			if users[id] > 1 {
+				m.shared = append(m.shared, digests[id])
+			}
+		}
+		key := m.name
+		switch {
+		case len(m.shared) > 0:
+			key = m.shared[0]
+		case len(m.layers) > 0: // to stay where it is if another one comes to share it
+			key = digests[m.layers[0]]
+		}
+		g := groups[key]
+		if g == nil {
+			g = &group{key: key}
+			groups[key] = g
+			d.groups = append(d.groups, g)
+		}
+		g.members = append(g.members, m)
+		d.largest = max(d.largest, d.cost(1, m.layers))
+	}
+	d.marked = make([]int, len(d.sizes))
+	for _, g := range d.groups {
+		slices.SortFunc(g.members, func(a, b member) int {
+			return cmp.Or(slices.Compare(a.shared, b.shared), cmp.Compare(a.name, b.name))
+		})
+		g.cost = d.cost(len(g.members), d.distinct(g.members))
+	}
+	// Large ones first: what is small still finds room when they are placed. Sizes
+	// that differ little do not count.
+	slices.SortFunc(d.groups, func(a, b *group) int {
+		return cmp.Or(cmp.Compare(bits.Len64(uint64(b.cost)), bits.Len64(uint64(a.cost))), cmp.Compare(a.key, b.key))
+	})
+	return d
+}
+
+// fair is what each worker would cost if no layer was read twice.
+func (d *division) fair() int64 {
+	total := int64(0)
+	for _, size := range d.sizes {
+		total += size
+	}
+	for _, g := range d.groups {
+		total += perItem * int64(len(g.members))
+	}
+	return total / int64(d.n)
+}
+
+// cost is that of so many items with these layers.
+func (d *division) cost(items int, layers []int) int64 {
+	cost := perItem * int64(items)
+	for _, id := range layers {
+		cost += d.sizes[id]
+	}
+	return cost
+}
+
+// more is what so many items with these layers cost more on a worker.
+func (d *division) more(worker, items int, layers []int) int64 {
+	cost := perItem * int64(items)
+	for _, id := range layers {
+		if !d.has[worker][id] {
+			cost += d.sizes[id]
+		}
+	}
+	return cost
+}
+
+// distinct are the layers of members.
+func (d *division) distinct(members []member) []int {
+	var layers []int
+	d.marks++
+	for _, m := range members {
+		for _, id := range m.layers {
+			if d.marked[id] != d.marks {
+				d.marked[id] = d.marks
+				layers = append(layers, id)
+			}
+		}
+	}
+	return layers
+}
+
+// place gives all items to workers, none of which may cost more than the limit.
+// It says whether that is possible.
+func (d *division) place(limit int64) bool {
+	d.shards, d.costs, d.has = make([][]int, d.n), make([]int64, d.n), make([][]bool, d.n)
+	for w := range d.has {
+		d.has[w] = make([]bool, len(d.sizes))
+	}
+	for _, g := range d.groups {
+		order := rendezvous(g.key, d.n)
+		rest := g.members
+		for len(rest) > 0 {
+			w, ok := d.room(order, rest, limit)
+			if !ok {
+				return false
+			}
+			for len(rest) > 0 && d.add(w, rest[0], limit) {
+				rest = rest[1:]
+			}
+		}
+	}
+	return true
+}
+
+// room finds the first worker with room for all members, or else the one with the
+// most room for at least the first of them.
+func (d *division) room(order []int, members []member, limit int64) (worker int, ok bool) {
+	layers := d.distinct(members)
+	// If they cost more by themselves, all that they could share is in the way.
+	if d.cost(len(members), layers) <= limit {
+		for _, w := range order {
+			if d.costs[w]+d.more(w, len(members), layers) <= limit {
+				return w, true
+			}
+		}
+	}
+	for _, w := range order {
+		if (!ok || d.costs[w] < d.costs[worker]) && d.costs[w]+d.more(w, 1, members[0].layers) <= limit {
+			worker, ok = w, true
+		}
+	}
+	return worker, ok
+}
+
+func (d *division) add(worker int, m member, limit int64) bool {
+	cost := d.costs[worker] + d.more(worker, 1, m.layers)
+	if cost > limit {
+		return false
+	}
+	d.costs[worker] = cost
+	for _, id := range m.layers {
+		d.has[worker][id] = true
+	}
+	d.shards[worker] = append(d.shards[worker], m.index)
+	return true
+}
+
+// rendezvous is the order of workers of a key (highest random weight).
+func rendezvous(key string, n int) []int {
+	type weighed struct {
+		worker int
+		weight uint64
+	}
+	workers := make([]weighed, n)
+	for w := range workers {
+		h := fnv.New64a()
+		fmt.Fprintf(h, "%s %d", key, w) //nolint:errcheck // it never fails
+		// What FNV leaves alike of numbers that differ in their last digit: the
+		// finalizer of MurmurHash3.
+		x := h.Sum64()
+		x = (x ^ x>>33) * 0xff51afd7ed558ccd
+		x = (x ^ x>>33) * 0xc4ceb9fe1a85ec53
+		workers[w] = weighed{w, x ^ x>>33}
+	}
+	slices.SortFunc(workers, func(a, b weighed) int {
+		return cmp.Or(cmp.Compare(b.weight, a.weight), cmp.Compare(a.worker, b.worker))
+	})
+	order := make([]int, n)
+	for i, w := range workers {
+		order[i] = w.worker
+	}
+	return order
+}
+
+var shardForm = regexp.MustCompile(`^(\d{1,9})/([1-9]\d{0,8})$`)
+
+// ParseShard parses INDEX/COUNT: which shard of how many is meant. The first has
+// the index 0.
+func ParseShard(s string) (index, count int, err error) {
+	m := shardForm.FindStringSubmatch(s)
+	if m == nil {
+		return 0, 0, fmt.Errorf("shard %q is not INDEX/COUNT, such as 0/8", s)
+	}
+	index, _ = strconv.Atoi(m[1]) // digits, and few
+	count, _ = strconv.Atoi(m[2])
+	if index >= count {
+		return 0, 0, fmt.Errorf("there is no shard %s: the indexes of %d go from 0 to %d", s, count, count-1)
+	}
+	return index, count, nil
+}
