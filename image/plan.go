@@ -68,6 +68,7 @@ type Plan struct {
 
 	destination registry.Reference
 	tree        registry.Tree
+	origin      string // of a wrapped image, what it was made of: a name with its tag, or with its digest
 }
 
 // IndexPlan says what becomes of the images of an index.
@@ -257,6 +258,11 @@ func plan(t *target, destination registry.Reference, opts Options, c *catalog.Ca
 		MediaType:    string(t.root.document.MediaType),
 		Dropped:      []string{},
 		destination:  destination,
+	}
+	for _, n := range t.root.images() {
+		if was := n.source.wrapped; was != nil {
+			p.origin = cmp.Or(was.baseName, was.repository()+"@"+p.SourceDigest)
+		}
 	}
 	var err error
 	if t.root.children == nil {

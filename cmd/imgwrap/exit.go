@@ -11,6 +11,7 @@ import (
 	"github.com/imgwrap/imgwrap/image"
 	"github.com/imgwrap/imgwrap/image/dockerfile"
 	"github.com/imgwrap/imgwrap/image/instrument"
+	"github.com/imgwrap/imgwrap/image/promote"
 	"github.com/imgwrap/imgwrap/image/registry"
 	"github.com/imgwrap/imgwrap/image/requirements"
 	"github.com/imgwrap/imgwrap/layer/bundle"
@@ -52,13 +53,16 @@ func exitCode(err error) int {
 		stage           *dockerfile.NoStageError
 		syntax          *dockerfile.Error
 		projectSyntax   *requirements.SyntaxError
+		manifest        *promote.Error
+		notYAML         *promote.NotYAMLError
 	)
 	switch {
 	case errors.As(err, &part):
 		return exitPart
 	case errors.As(err, &check):
 		return exitCheck
-	case image.IsRefused(err), errors.As(err, &syntax), errors.As(err, &projectSyntax):
+	case image.IsRefused(err), errors.As(err, &syntax), errors.As(err, &projectSyntax),
+		errors.As(err, &manifest), errors.As(err, &notYAML):
 		return exitRefused
 	case errors.As(err, &usage), errors.As(err, &imageUsage), errors.As(err, &reference),
 		errors.As(err, &release), errors.As(err, &instrumentation), errors.As(err, &setting),

@@ -116,7 +116,7 @@ Exit codes: 0 done or nothing to do, 1 failed (registry, network, disk), 2 usage
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error {
 		return &usageError{err.Error(), "see imgwrap --help"}
 	})
-	root.AddCommand(a.wrapCommand(), a.planCommand(), a.inspectCommand(), a.verifyCommand(), a.unwrapCommand(), a.dockerfileCommand(), a.requirementsCommand(), a.layerCommand(), a.cacheCommand(), a.versionCommand())
+	root.AddCommand(a.wrapCommand(), a.planCommand(), a.inspectCommand(), a.verifyCommand(), a.unwrapCommand(), a.dockerfileCommand(), a.requirementsCommand(), a.promoteCommand(), a.layerCommand(), a.cacheCommand(), a.versionCommand())
 	root.CompletionOptions.HiddenDefaultCmd = false
 	return root
 }

@@ -37,6 +37,9 @@ type Options struct {
 type File struct {
 	Name string
 	Uses []*Use // by document and line
+	// Resources are the files and directories of this machine that it takes in,
+	// relative to its own directory, if it is a kustomization. Else it is nil.
+	Resources []string
 
 	trees []*tree // inner ones before those that they are in
 }
@@ -74,6 +77,12 @@ const (
 	InString Form = "string" // all of it in one value
 	InParts  Form = "parts"  // repository, tag and digest in values of their own
 )
+
+// Untagged says whether all that keeps Image from being told is its tag: a chart
+// has its version for that, and kustomize the manifests.
+func (u *Use) Untagged() bool {
+	return u.Image.Name != "" && (u.Problem == tagMissing || u.Problem == tagElsewhere)
+}
 
 // A Command starts a container in the place of the image's entry point.
 type Command struct {
@@ -316,4 +325,15 @@ func isCommand(p place) bool {
 	}
 	items := p.items()
 	return len(items) > 0 && !slices.ContainsFunc(items, func(i place) bool { return !i.isScalar() })
+}
+
+// Of names what the use is in, for people.
+func (u *Use) Of() string {
+	switch {
+	case u.Object != "" && u.Container != "":
+		return u.Object + ", " + u.Container
+	case u.Object+u.Container != "":
+		return u.Object + u.Container
+	}
+	return u.Path
 }

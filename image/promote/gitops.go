@@ -8,6 +8,10 @@ import (
 
 // kustomization finds what a file of kustomize puts into manifests.
 func (f *finder) kustomization(p place) {
+	f.Resources = append(f.Resources, resources(p)...)
+	if f.Resources == nil {
+		f.Resources = []string{}
+	}
 	f.within(Kustomization, f.object, func() {
 		f.replacements(p.get("images"))
 		f.patches(p.get("patches"))

@@ -52,7 +52,10 @@ func (p *parts) form() Form {
 	return InParts
 }
 
-const tagElsewhere = "its tag is in the manifests that kustomize puts it into"
+const (
+	tagElsewhere = "its tag is in the manifests that kustomize puts it into"
+	tagMissing   = "the file does not say the tag: write it there"
+)
 
 // read puts the reference together. The problem says what is not known or no
 // part of a reference.
@@ -90,7 +93,7 @@ func (p *parts) read() (Reference, string) {
 	case tag == "" && digest == "" && p.replaced.exists():
 		return r, tagElsewhere
 	case tag == "" && digest == "":
-		return r, "the file does not say the tag: write it there"
+		return r, tagMissing
 	}
 	if _, err := ParseReference(r.String()); err != nil {
 		return Reference{}, err.Error()

@@ -64,5 +64,15 @@ func canonical(name string) string {
 	return registry + "/" + repository
 }
 
+// Canonical is the reference with all that engines add to it: two that stand for
+// the same have the same.
+func (r Reference) Canonical() string {
+	r.Name = canonical(r.Name)
+	if r.Tag == "" && r.Digest == "" {
+		r.Tag = "latest"
+	}
+	return r.String()
+}
+
 // same says whether two names stand for one repository.
 func same(a, b string) bool { return a == b || canonical(a) == canonical(b) }

@@ -1,0 +1,175 @@
+package image
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/imgwrap/imgwrap/image/promote"
+)
+
+// A lockFile is the lock of manifests. Its content is nil if there is none yet.
+type lockFile struct {
+	*promote.Lock
+	name, path string
+	content    []byte
+	covered    bool // the paths include all that the lock is about
+}
+
+// findLock reads the lock of paths: the file that is named, else the nearest one
+// from what the paths have in common upwards, in their git repository.
+func findLock(paths []string, file string) (*lockFile, error) {
+	dirs := make([]string, len(paths))
+	for i, p := range paths {
+		absolute, err := filepath.Abs(p)
+		if err != nil {
+			return nil, err
+		}
+		if info, err := os.Stat(absolute); err == nil && !info.IsDir() {
+			absolute = filepath.Dir(absolute)
+		}
+		dirs[i] = absolute
+	}
+	l := &lockFile{}
+	var err error
+	if file != "" {
+		l.path, err = filepath.Abs(file)
+	} else {
+		l.path, err = nearestLock(commonDir(dirs))
+	}
+	if err != nil {
+		return nil, err
+	}
+	l.name = filepath.ToSlash(relative(l.path))
+	for i, p := range paths {
+		if info, err := os.Stat(p); err == nil && info.IsDir() && isIn(filepath.Dir(l.path), dirs[i]) {
+			l.covered = true
+		}
+	}
+	l.content, err = os.ReadFile(l.path)
+	if errors.Is(err, fs.ErrNotExist) {
+		l.Lock = &promote.Lock{Version: promote.LockVersion}
+		return l, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading the lock: %w", err)
+	}
+	l.Lock, err = promote.ParseLock(l.name, l.content)
+	return l, err
+}
+
+// isIn says whether a directory is another one, or below it.
+func isIn(dir, other string) bool {
+	rel, err := filepath.Rel(other, dir)
+	return err == nil && rel != ".." && !strings.HasPrefix(rel, ".."+string(filepath.Separator))
+}
+
+// commonDir is the lowest directory that all are in.
+func commonDir(dirs []string) string {
+	common := dirs[0]
+	for slices.ContainsFunc(dirs, func(d string) bool { return !isIn(d, common) }) {
+		common = filepath.Dir(common)
+	}
+	return common
+}
+
+// nearestLock is the lock in a directory or the nearest one above it. Beyond a
+// git repository nothing belongs together.
+func nearestLock(dir string) (string, error) {
+	for up := dir; ; up = filepath.Dir(up) {
+		file := filepath.Join(up, promote.LockName)
+		if _, err := os.Stat(file); err == nil {
+			return file, nil
+		} else if !errors.Is(err, fs.ErrNotExist) {
+			return "", fmt.Errorf("reading the lock: %w", err)
+		}
+		if _, err := os.Lstat(filepath.Join(up, ".git")); err == nil || up == filepath.Dir(up) {
+			return filepath.Join(dir, promote.LockName), nil
+		}
+	}
+}
+
+// subject is what a reference of a manifest is about: an image that the lock
+// knows, by its source or as wrapped, or a new one.
+func (l *lockFile) subject(r promote.Reference) *subject {
+	s := &subject{ref: r}
+	for i := range l.Images {
+		e := &l.Images[i]
+		wrapped := e.Reference()
+		source, _ := promote.ParseReference(e.Source)
+		tagged := promote.Reference{Name: r.Name, Tag: r.Tag}
+		switch {
+		case r.Digest == e.Digest && sameName(r, wrapped):
+			if r.Tag != "" && r.Tag != wrapped.Tag {
+				s.conflict = e
+			}
+			s.locked = e
+			return s
+		case r.Canonical() == source.Canonical(),
+			r.Tag != "" && tagged.Canonical() == promote.Reference{Name: wrapped.Name, Tag: wrapped.Tag}.Canonical():
+			if s.locked == nil {
+				s.locked = e
+			}
+		}
+	}
+	if s.locked == nil {
+		for i := range l.Kept {
+			if l.Kept[i].Source == r.String() {
+				s.kept = &l.Kept[i]
+			}
+		}
+	}
+	return s
+}
+
+// sameName says whether two references are of one repository.
+func sameName(a, b promote.Reference) bool {
+	return promote.Reference{Name: a.Name}.Canonical() == promote.Reference{Name: b.Name}.Canonical()
+}
+
+// after is what the lock becomes. Entries of images that no manifest names any
+// more go, if everything went well and nothing that the lock is about was left
+// out.
+func (l *lockFile) after(subjects []*subject, complete bool) []byte {
+	after := promote.Lock{}
+	have := map[[2]string]bool{}
+	now := map[string]bool{} // sources
+	for _, s := range subjects {
+		if s.lock != nil && !have[[2]string{s.lock.Source, s.lock.Image}] {
+			have[[2]string{s.lock.Source, s.lock.Image}] = true
+			now[s.lock.Source] = true
+			after.Images = append(after.Images, *s.lock)
+		}
+		if s.keep != nil && !now[s.keep.Source] {
+			now[s.keep.Source] = true
+			after.Kept = append(after.Kept, *s.keep)
+		}
+	}
+	if !l.covered || !complete {
+		for _, e := range l.Images {
+			if !have[[2]string{e.Source, e.Image}] && !replaced(e, subjects) {
+				after.Images = append(after.Images, e)
+			}
+		}
+		for _, k := range l.Kept {
+			if !now[k.Source] {
+				after.Kept = append(after.Kept, k)
+			}
+		}
+	}
+	if len(after.Images)+len(after.Kept) == 0 && l.content == nil {
+		return nil
+	}
+	return after.Bytes()
+}
+
+// replaced says whether a subject's new entry takes the place of an old one.
+func replaced(e promote.Locked, subjects []*subject) bool {
+	return slices.ContainsFunc(subjects, func(s *subject) bool {
+		return s.err == nil && s.locked != nil && s.lock != nil && s.locked.Source == e.Source && s.locked.Image == e.Image
+	})
+}
