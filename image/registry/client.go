@@ -81,7 +81,8 @@ type Client struct {
 	auths    cache[authn.Authenticator]
 	sessions cache[*http.Client]
 	answers  sync.Map           // to GET /v2/, by scheme and host
-	begun    sync.Map           // locations of uploads that nothing was sent to, by repository
+	begun    uploads            // by CheckPush
+	layers   whereabouts        // of pushes
 	locks    cache[*sync.Mutex] // by the path or name of what is written
 	mirrors  func() ([]mirrored, error)
 }

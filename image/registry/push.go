@@ -106,10 +106,7 @@ func (c *Client) push(ctx context.Context, dst name.Reference, src *Source, t Tr
 	g.SetLimit(c.jobs)
 	for _, b := range blobs {
 		if !b.exists {
-			g.Go(func() (err error) {
-				b.mounted, err = p.put(gctx, b)
-				return err
-			})
+			g.Go(func() error { return p.bring(gctx, b) })
 		}
 	}
 	if err := g.Wait(); err != nil {
@@ -122,6 +119,9 @@ func (c *Client) push(ctx context.Context, dst name.Reference, src *Source, t Tr
 		return Report{}, err
 	}
 	for _, b := range blobs {
+		if b.layer {
+			c.layers.found(p.repo, b.Digest)
+		}
 		switch {
 		case b.exists:
 			report.Existing.add(b.Size)
@@ -129,7 +129,7 @@ func (c *Client) push(ctx context.Context, dst name.Reference, src *Source, t Tr
 			report.Mounted.add(b.Size)
 		default:
 			report.Uploaded.add(b.Size)
-			if p.sharable(b) || b.ofSource && p.mountable(p.from) {
+			if b.elsewhere || p.sharable(b) || b.ofSource && p.mountable(p.from) {
 				report.Refused++
 			}
 		}
@@ -158,10 +158,10 @@ func (c *Client) CheckPush(ctx context.Context, dst Reference) (undo func(), err
 		location, err = p.begin(ctx)
 	}
 	if err == nil {
-		c.begun.Store(p.repo, location)
+		c.begun.put(p.repo, location)
 		return func() {
-			if location, unused := c.begun.LoadAndDelete(p.repo); unused {
-				p.cancel(ctx, location.(string))
+			if location, unused := c.begun.take(p.repo); unused {
+				p.cancel(ctx, location)
 			}
 		}, nil
 	}
@@ -197,6 +197,7 @@ type pusher struct {
 	repo     name.Repository
 	from     name.Repository // of the source, the zero value if it is not in a registry
 	client   *http.Client
+	places   cache[*place] // to mount from, by name
 }
 
 // mountable says whether mounts from a repository are to be tried.
@@ -204,28 +205,31 @@ func (p *pusher) mountable(from name.Repository) bool {
 	return from != (name.Repository{}) && from.RegistryStr() == p.repo.RegistryStr() && from.Name() != p.repo.Name()
 }
 
-// openMounts gets the permissions to mount what is missing. They are asked for
-// apart from the one to push, so that a registry that grants none for both still
-// lets us push.
+// openMounts gets the permissions to mount what is missing.
 func (p *pusher) openMounts(ctx context.Context, blobs []*blob) {
-	places := make(map[name.Repository]*place)
 	for _, b := range blobs {
 		from := p.from
 		if p.sharable(b) {
 			from = b.shared.Kept.inRegistry()
 		}
-		if b.exists || !p.mountable(from) {
-			continue
+		if !b.exists && p.mountable(from) {
+			b.from = p.place(ctx, from)
 		}
-		if _, asked := places[from]; !asked {
-			if client, err := p.registry.session(ctx, p.repo, transport.PushScope, from); err == nil {
-				places[from] = &place{from, client}
-			} else {
-				places[from] = nil
-			}
-		}
-		b.from = places[from]
 	}
+}
+
+// place is a repository to mount from, nil if that is not allowed. The permission
+// is asked for apart from the one to push, so that a registry that grants none for
+// both still lets us push.
+func (p *pusher) place(ctx context.Context, from name.Repository) *place {
+	opened, _ := p.places.get(from.Name(), func() (*place, error) {
+		client, err := p.registry.session(ctx, p.repo, transport.PushScope, from)
+		if err != nil {
+			return nil, nil //nolint:nilerr // a mount only saves an upload
+		}
+		return &place{from, client}, nil
+	})
+	return opened
 }
 
 // tagged says whether the destination already stands for the digest.
@@ -260,7 +264,34 @@ func (p *pusher) head(ctx context.Context, client *http.Client, kind, id string)
 	return resp, transport.CheckError(resp, http.StatusOK, http.StatusNotFound, http.StatusForbidden)
 }
 
-// put brings a blob into the repository.
+// bring brings a blob into the repository. Of a layer that several pushes bring to
+// a registry, one does, and the others mount it.
+func (p *pusher) bring(ctx context.Context, b *blob) (err error) {
+	if !b.layer || p.sharable(b) || b.ofSource && p.mountable(p.from) {
+		b.mounted, err = p.put(ctx, b)
+		return err
+	}
+	repo, brought, err := p.registry.layers.find(ctx, p.repo.Registry, b.Digest)
+	if err != nil {
+		return err
+	}
+	var there name.Repository
+	defer func() { brought(there) }()
+	if repo.Name() == p.repo.Name() { // another push brought it there since we asked
+		if b.exists, err = p.exists(ctx, p.client, b.Digest); err != nil || b.exists {
+			return err
+		}
+	} else if p.mountable(repo) {
+		b.elsewhere = true
+		b.from = p.place(ctx, repo)
+	}
+	if b.mounted, err = p.put(ctx, b); err == nil {
+		there = p.repo
+	}
+	return err
+}
+
+// put puts a blob into the repository.
 func (p *pusher) put(ctx context.Context, b *blob) (mounted bool, err error) {
 	ctx = about(ctx, fmt.Sprintf("pushing %s: blob %s", p.ref, b.Digest))
 	for attempt := 0; ; attempt++ {
@@ -334,14 +365,43 @@ func (p *pusher) mount(ctx context.Context, b *blob) (mounted bool, location str
 
 // begin begins an upload, if none was.
 func (p *pusher) begin(ctx context.Context) (location string, err error) {
-	if begun, ok := p.registry.begun.LoadAndDelete(p.repo); ok {
-		return begun.(string), nil
+	if begun, ok := p.registry.begun.take(p.repo); ok {
+		return begun, nil
 	}
 	resp, err := p.post(ctx, p.client, nil)
 	if err != nil {
 		return "", err
 	}
 	return p.nextLocation(resp)
+}
+
+// uploads are the locations of uploads that nothing was sent to, by repository.
+type uploads struct {
+	mu sync.Mutex
+	m  map[name.Repository][]string
+}
+
+func (u *uploads) put(repo name.Repository, location string) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.m == nil {
+		u.m = make(map[name.Repository][]string)
+	}
+	u.m[repo] = append(u.m[repo], location)
+}
+
+func (u *uploads) take(repo name.Repository) (location string, ok bool) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	locations := u.m[repo]
+	if len(locations) == 0 {
+		return "", false
+	}
+	last := len(locations) - 1
+	if u.m[repo] = locations[:last]; last == 0 {
+		delete(u.m, repo)
+	}
+	return locations[last], true
 }
 
 func (p *pusher) post(ctx context.Context, client *http.Client, query url.Values) (*http.Response, error) {

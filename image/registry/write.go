@@ -145,13 +145,15 @@ type parts struct {
 // A blob is one that the written tree consists of.
 type blob struct {
 	v1.Descriptor
-	open     func(context.Context) (io.ReadCloser, error)
-	ofSource bool // rather than added
-	shared   *Shared
-	kept     bool   // where it is shared from
-	exists   bool   // at the destination
-	from     *place // to mount it from; nil if there is none
-	mounted  bool   // at the destination, by us
+	open      func(context.Context) (io.ReadCloser, error)
+	layer     bool // rather than a config
+	ofSource  bool // rather than added
+	shared    *Shared
+	kept      bool   // where it is shared from
+	exists    bool   // at the destination
+	from      *place // to mount it from; nil if there is none
+	elsewhere bool   // from is where a push brought it
+	mounted   bool   // at the destination, by us
 
 	ready io.ReadCloser // what open returned, if it is not read yet
 }
@@ -218,6 +220,7 @@ func (t Tree) list(ctx context.Context, src *Source, sourceIsThere bool) (*parts
 			}
 			seen[d.Digest] = true
 			b := &blob{Descriptor: d, open: added[d.Digest], shared: shared[d.Digest]}
+			b.layer = contents.Config == nil || d.Digest != contents.Config.Digest
 			if src != nil && src.names(d.Digest) {
 				b.ofSource = true
 				b.open = func(ctx context.Context) (io.ReadCloser, error) { return src.Blob(ctx, d) }
