@@ -29,9 +29,6 @@ const (
 	BulkNotStarted BulkState = "not-started" // or interrupted
 )
 
-// failed says whether the image should be wrapped, and could not be.
-func (s BulkState) failed() bool { return s == BulkRefused || s == BulkFailed }
-
 // BulkResult is what became of one image.
 type BulkResult struct {
 	Source       string         `json:"source"`        // as the list or the registry names it
@@ -49,6 +46,9 @@ type BulkResult struct {
 	Uploaded     registry.Count `json:"uploaded"` // blobs
 	Seconds      float64        `json:"seconds"`
 }
+
+// Problem says whether the image should be wrapped, and could not be.
+func (r *BulkResult) Problem() bool { return r.State == BulkRefused || r.State == BulkFailed }
 
 // Wrapped says whether there is a wrapped image, made now or before.
 func (r *BulkResult) Wrapped() bool { return r.State == BulkWrapped || r.State == BulkCurrent }
@@ -96,7 +96,7 @@ func (w *Wrapper) Bulk(ctx context.Context, items []BulkItem, o BulkOptions) (*B
 			}
 			r := w.one(ctx, item, o)
 			results[i] = r
-			if r.State.failed() && !o.KeepGoing {
+			if r.Problem() && !o.KeepGoing {
 				stopped.Store(true)
 			}
 			if o.Done == nil || r.State == BulkNotStarted {

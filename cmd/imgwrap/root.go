@@ -87,7 +87,8 @@ and pushes the result as IMAGE's tag with "-otel". The only line on standard
 output is the wrapped image, repository@digest.
 
 Exit codes: 0 done or nothing to do, 1 failed (registry, network, disk), 2 usage,
-3 refused (no Python, conflict, unsupported image), 4 a check did not hold.`,
+3 refused (no Python, conflict, unsupported image), 4 a check did not hold,
+5 some of several images could not be wrapped.`,
 		Example: `  imgwrap registry.example.com/app:1.0 --endpoint http://collector:4318
   imgwrap plan registry.example.com/app:1.0`,
 		Args:          oneImage,
@@ -116,7 +117,7 @@ Exit codes: 0 done or nothing to do, 1 failed (registry, network, disk), 2 usage
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error {
 		return &usageError{err.Error(), "see imgwrap --help"}
 	})
-	root.AddCommand(a.wrapCommand(), a.planCommand(), a.inspectCommand(), a.verifyCommand(), a.unwrapCommand(), a.dockerfileCommand(), a.requirementsCommand(), a.promoteCommand(), a.layerCommand(), a.cacheCommand(), a.versionCommand())
+	root.AddCommand(a.wrapCommand(), a.planCommand(), a.inspectCommand(), a.verifyCommand(), a.unwrapCommand(), a.bulkCommand(), a.dockerfileCommand(), a.requirementsCommand(), a.promoteCommand(), a.layerCommand(), a.cacheCommand(), a.versionCommand())
 	root.CompletionOptions.HiddenDefaultCmd = false
 	return root
 }
