@@ -1,6 +1,7 @@
 package image
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -164,6 +165,15 @@ func (l *lockFile) after(subjects []*subject, complete bool) []byte {
 	if len(after.Images)+len(after.Kept) == 0 && l.content == nil {
 		return nil
 	}
+	// Manifests that named one image by its tag and by its digest name the same
+	// wrapped one now: nothing tells them apart.
+	slices.SortFunc(after.Images, func(a, b promote.Locked) int { return cmp.Compare(a.Source, b.Source) })
+	seen := map[promote.Reference]bool{}
+	after.Images = slices.DeleteFunc(after.Images, func(e promote.Locked) bool {
+		was := seen[e.Reference()]
+		seen[e.Reference()] = true
+		return was
+	})
 	return after.Bytes()
 }
 
