@@ -61,6 +61,7 @@ var dockerfileCases = []dockerfileCase{
 // builders are what Dockerfiles are built with and run on.
 type builders struct {
 	bed      *testbed.Bed
+	imgwrap  imgwrap // that reaches the same internet
 	internet *testbed.Internet
 	engine   *testbed.Engine
 	buildkit *testbed.BuildKit
@@ -68,8 +69,17 @@ type builders struct {
 	gateway  string // this machine's address there
 }
 
-func newBuilders(t *testing.T, bed *testbed.Bed) *builders {
+var theBuilders shared[*builders]
+
+// sharedBuilders returns builders that other tests use at the same time.
+func sharedBuilders(t *testing.T) *builders {
 	t.Helper()
+	return theBuilders.use(t, openBuilders, closeBuilders)
+}
+
+func openBuilders(t *testing.T) *builders {
+	t.Helper()
+	bed := openBed(t)
 	apps, err := bed.Wheels(t.Context(), "bookworm-pypi/apps")
 	if err != nil {
 		t.Fatal(err)
@@ -82,18 +92,12 @@ func newBuilders(t *testing.T, bed *testbed.Bed) *builders {
 	if b.internet, err = bed.Internet(apps, opentelemetry); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		if err := b.internet.Close(); err != nil {
-			t.Error(err)
-		}
-	})
 	if err := bed.PushBases(t.Context(), b.internet, apps); err != nil {
 		t.Fatal(err)
 	}
-	for _, variable := range b.internet.Env() {
-		name, value, _ := strings.Cut(variable, "=")
-		t.Setenv(name, value) // of imgwrap, too
-	}
+	bed.Use(b.internet)
+	b.imgwrap = build(t, bed)
+	b.imgwrap.env = b.internet.Env()
 	if b.engine, err = bed.Engine(wait(t)); err != nil {
 		t.Fatal(err)
 	}
@@ -101,13 +105,19 @@ func newBuilders(t *testing.T, bed *testbed.Bed) *builders {
 		t.Fatal(err)
 	}
 	b.docker(t, "network", "create", b.network)
-	t.Cleanup(func() {
-		if _, err := b.engine.Docker(context.Background(), "network", "rm", b.network); err != nil {
-			t.Error(err)
-		}
-	})
 	b.gateway = b.docker(t, "network", "inspect", "--format", "{{(index .IPAM.Config 0).Gateway}}", b.network)
 	return b
+}
+
+func closeBuilders(t *testing.T, b *builders) {
+	t.Helper()
+	if _, err := b.engine.Docker(context.Background(), "network", "rm", b.network); err != nil {
+		t.Error(err)
+	}
+	closeBed(t, b.bed)
+	if err := b.internet.Close(); err != nil {
+		t.Error(err)
+	}
 }
 
 func (b *builders) docker(t *testing.T, args ...string) string {
@@ -125,7 +135,7 @@ func (b *builders) build(t *testing.T, dir, tag string, buildkit bool) string {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), "/usr/bin/docker", "build", "--network=host",
 		"--build-arg=HTTPS_PROXY="+b.internet.Proxy(), "--tag="+tag, dir)
-	cmd.Env = append(os.Environ(), "DOCKER_HOST="+b.engine.Host(), "DOCKER_BUILDKIT=0")
+	cmd.Env = append(append(os.Environ(), b.internet.Env()...), "DOCKER_HOST="+b.engine.Host(), "DOCKER_BUILDKIT=0")
 	if buildkit {
 		cmd.Env = append(cmd.Env, "DOCKER_BUILDKIT=1")
 	}
@@ -293,11 +303,10 @@ func (tc dockerfileCase) copyContext(t *testing.T) string {
 // TestE2EDockerfiles rewrites Dockerfiles, builds them as their users do, runs the
 // images, and compares them with what the Dockerfiles built before.
 func TestE2EDockerfiles(t *testing.T) {
-	bed := newBed(t)
-	w := build(t, bed)
-	layers := bed.Registry() + "/otel"
-	w.run(t, "layer", "push", layers, "1.45.1")
-	b := newBuilders(t, bed)
+	b := sharedBuilders(t)
+	t.Parallel()
+	layers := b.bed.Registry() + "/dockerfiles/otel"
+	b.imgwrap.run(t, "layer", "push", layers, "1.45.1")
 	for _, tc := range dockerfileCases {
 		name := tc.name
 		if tc.pip {
@@ -305,7 +314,7 @@ func TestE2EDockerfiles(t *testing.T) {
 		}
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			tc.run(t, w, b, layers, name)
+			tc.run(t, b, layers, name)
 		})
 	}
 }
@@ -321,7 +330,8 @@ type dockerfilePlan struct {
 	} `json:"packages"`
 }
 
-func (tc dockerfileCase) run(t *testing.T, w imgwrap, b *builders, layers, name string) {
+func (tc dockerfileCase) run(t *testing.T, b *builders, layers, name string) {
+	w := b.imgwrap
 	dir := tc.copyContext(t)
 	file := filepath.Join(dir, "Dockerfile")
 	before := readFile(t, file)

@@ -101,43 +101,53 @@ type imgwrap struct {
 // newBed returns a bed of a test's own.
 func newBed(t *testing.T) *testbed.Bed {
 	t.Helper()
-	bed, err := testbed.New(t.Context(), testbed.Options{Recipes: "../../testdata/images", Log: os.Stderr})
-	if err != nil {
-		t.Fatal(err)
-	}
+	bed := openBed(t)
 	t.Cleanup(func() { closeBed(t, bed) })
 	return bed
 }
 
-// shared is the bed of the tests that run side by side.
-var shared struct {
+func openBed(t *testing.T) *testbed.Bed {
+	t.Helper()
+	bed, err := testbed.New(t.Context(), testbed.Options{Recipes: "../../testdata/images", Log: os.Stderr})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return bed
+}
+
+// A shared value is one for tests that run side by side.
+type shared[T any] struct {
 	mu    sync.Mutex
-	bed   *testbed.Bed
+	value T
 	users int
 }
 
-// sharedBed returns a bed that other tests use at the same time. What a test has in
-// it is named after the test. The last one closes it.
-func sharedBed(t *testing.T) *testbed.Bed {
+// use returns the value, which the first test opens and the last one closes.
+func (s *shared[T]) use(t *testing.T, open func(*testing.T) T, end func(*testing.T, T)) T {
 	t.Helper()
-	shared.mu.Lock()
-	defer shared.mu.Unlock()
-	if shared.users == 0 {
-		bed, err := testbed.New(t.Context(), testbed.Options{Recipes: "../../testdata/images", Log: os.Stderr})
-		if err != nil {
-			t.Fatal(err)
-		}
-		shared.bed = bed
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.users == 0 {
+		s.value = open(t)
 	}
-	shared.users++
+	s.users++
 	t.Cleanup(func() {
-		shared.mu.Lock()
-		defer shared.mu.Unlock()
-		if shared.users--; shared.users == 0 {
-			closeBed(t, shared.bed)
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.users--; s.users == 0 {
+			end(t, s.value)
 		}
 	})
-	return shared.bed
+	return s.value
+}
+
+var theBed shared[*testbed.Bed]
+
+// sharedBed returns a bed that other tests use at the same time. What a test has in
+// it is named after the test.
+func sharedBed(t *testing.T) *testbed.Bed {
+	t.Helper()
+	return theBed.use(t, openBed, closeBed)
 }
 
 func closeBed(t *testing.T, bed *testbed.Bed) {

@@ -27,13 +27,13 @@ import (
 // TestE2EExamples builds and runs docs/examples as they are, by docker buildx and
 // docker compose.
 func TestE2EExamples(t *testing.T) {
-	bed := newBed(t)
-	w := build(t, bed)
-	buildx, err := bed.Buildx(t.Context()) // while the internet is the real one
+	b := sharedBuilders(t)
+	t.Parallel()
+	bed, w := b.bed, b.imgwrap
+	buildx, err := bed.Buildx(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := newBuilders(t, bed)
 	if err := buildx.Use(t.Context(), b.buildkit, b.engine); err != nil {
 		t.Fatal(err)
 	}

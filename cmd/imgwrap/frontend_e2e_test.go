@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,7 +14,6 @@ import (
 	"runtime"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 
 	"github.com/google/go-containerregistry/pkg/name"
@@ -23,7 +21,6 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 
-	"github.com/imgwrap/imgwrap/cmd/internal/otlp"
 	"github.com/imgwrap/imgwrap/cmd/internal/testbed"
 )
 
@@ -55,7 +52,7 @@ func TestE2EFrontend(t *testing.T) {
 	built := f.images("frontend/built:1.0")
 	f.compare(built, f.images("frontend/plain:1.0-otel"))
 	f.attested("frontend/built:1.0")
-	f.run(runtime.GOARCH, f.bed.Registry()+"/frontend/built@"+built[runtime.GOARCH].digest.String())
+	f.run(runtime.GOARCH, f.bed.Registry()+"/frontend/built@"+built[runtime.GOARCH].digest.String(), "plain")
 
 	// Nothing is built again, and it is the same.
 	p := f.build(dir, "frontend/built:again", build...)
@@ -218,7 +215,7 @@ func TestE2EFrontendEngine(t *testing.T) {
 	if a, b := f.added("frontend/engine:1.0"), f.added("frontend/engine-plain:1.0-otel"); !slices.Equal(a, b) {
 		t.Errorf("files differ: %q, want %q", a, b)
 	}
-	f.run(runtime.GOARCH, ref)
+	f.run(runtime.GOARCH, ref, "plain")
 }
 
 // buildctl builds a directory, and pushes it as ref if that is not empty.
@@ -450,31 +447,6 @@ func (f frontends) blob(repository name.Repository, digest v1.Hash) []byte {
 		f.Fatal(err)
 	}
 	return content
-}
-
-// run runs an image and waits for its span.
-func (f frontends) run(arch, ref string) {
-	f.Helper()
-	receiver := new(otlp.Receiver)
-	collector := httptest.NewServer(receiver)
-	defer collector.Close()
-	app, err := f.bed.Start(wait(f.T), testbed.RunOptions{Image: ref, Env: []string{
-		"OTEL_EXPORTER_OTLP_ENDPOINT=" + collector.URL,
-		"OTEL_BSP_SCHEDULE_DELAY=100",
-	}})
-	if err != nil {
-		f.Fatal(err)
-	}
-	machine, err := app.Get(wait(f.T), "/")
-	if err != nil || string(machine) != machines[arch].uname {
-		f.Errorf("%s answers %q, %v", ref, machine, err)
-	}
-	if _, err := app.Stop(wait(f.T), syscall.SIGINT); err != nil {
-		f.Error(err)
-	}
-	if spans := receiver.Spans(); len(spans) != 1 || spans[0].Kind != "SERVER" || spans[0].Service() != "plain" {
-		f.Errorf("%s sent %v\n%s", ref, spans, app.Output())
-	}
 }
 
 // added are the files below /opt/imgwrap in a container of an image.

@@ -100,7 +100,7 @@ func TestE2EIndex(t *testing.T) {
 				x.pull(form.name)
 				x.reproduce(form.name, x.bed.Registry()+"/artifact:1.0")
 				x.reproduce(form.name, x.image(form.name))
-				x.run(form.name, wrapped)
+				x.runAll(form.name, wrapped)
 			}
 			x.copies(form.name)
 		})
@@ -409,8 +409,8 @@ func (x indexes) reproduce(repository, source string) {
 	}
 }
 
-// run runs the images, emulated where that is needed and possible.
-func (x indexes) run(repository string, wrapped map[string]string) {
+// runAll runs the images, emulated where that is needed and possible.
+func (x indexes) runAll(service string, wrapped map[string]string) {
 	x.Helper()
 	for arch, ref := range wrapped {
 		if arch != runtime.GOARCH {
@@ -426,27 +426,34 @@ func (x indexes) run(repository string, wrapped map[string]string) {
 				}
 			}()
 		}
-		receiver := new(otlp.Receiver)
-		collector := httptest.NewServer(receiver)
-		defer collector.Close()
-		app, err := x.bed.Start(wait(x.T), testbed.RunOptions{Image: ref, Env: []string{
-			"OTEL_EXPORTER_OTLP_ENDPOINT=" + collector.URL,
-			"OTEL_BSP_SCHEDULE_DELAY=100",
-		}})
-		if err != nil {
-			x.Fatal(err)
-		}
-		machine, err := app.Get(wait(x.T), "/")
-		if err != nil || string(machine) != machines[arch].uname {
-			x.Errorf("%s runs on %q, %v", arch, machine, err)
-		}
-		if _, err := app.Stop(wait(x.T), syscall.SIGINT); err != nil {
-			x.Error(err)
-		}
-		if spans := receiver.Spans(); len(spans) != 1 || spans[0].Kind != "SERVER" || spans[0].Service() != repository {
-			x.Errorf("%s sent %v\n%s", arch, spans, app.Output())
-		}
+		x.run(arch, ref, service)
 		x.Logf("%s: the wrapped image ran, and its span arrived", arch)
+	}
+}
+
+// run runs an image, which has to say what it runs on, and whose request has to
+// leave one span.
+func (x indexes) run(arch, ref, service string) {
+	x.Helper()
+	receiver := new(otlp.Receiver)
+	collector := httptest.NewServer(receiver)
+	defer collector.Close()
+	app, err := x.bed.Start(wait(x.T), testbed.RunOptions{Image: ref, Env: []string{
+		"OTEL_EXPORTER_OTLP_ENDPOINT=" + collector.URL,
+		"OTEL_BSP_SCHEDULE_DELAY=100",
+	}})
+	if err != nil {
+		x.Fatal(err)
+	}
+	machine, err := app.Get(wait(x.T), "/")
+	if err != nil || string(machine) != machines[arch].uname {
+		x.Errorf("%s runs on %q, %v", ref, machine, err)
+	}
+	if _, err := app.Stop(wait(x.T), syscall.SIGINT); err != nil {
+		x.Error(err)
+	}
+	if spans := receiver.Spans(); len(spans) != 1 || spans[0].Kind != "SERVER" || spans[0].Service() != service {
+		x.Errorf("%s sent %v\n%s", ref, spans, app.Output())
 	}
 }
 

@@ -53,7 +53,8 @@ var projectLayouts = []projectLayout{
 // TestE2ERequirements adds the packages to projects of all kinds, installs those
 // with the tools that people use, and runs the apps.
 func TestE2ERequirements(t *testing.T) {
-	bed := newBed(t)
+	bed := sharedBed(t)
+	t.Parallel()
 	w := build(t, bed)
 	env := projectEnv(t, bed)
 	for _, l := range projectLayouts {

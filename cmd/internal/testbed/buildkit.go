@@ -58,6 +58,7 @@ func (b *Bed) startBuildKit(ctx context.Context, programs string) (*BuildKit, er
 	}
 	// No mount outlives it. Not bound to ctx: it runs until Close.
 	cmd := exec.Command("unshare", "--mount", filepath.Join(programs, "buildkitd"), "--config", conf)
+	cmd.Env = append(os.Environ(), b.internetEnv...)
 	return k, b.startServer(ctx, k.socket, cmd)
 }
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -34,13 +35,14 @@ func (b *Bed) Buildx(ctx context.Context) (*Buildx, error) {
 		buildx:  filepath.Join(buildx, "buildx"),
 		compose: filepath.Join(compose, "cmd"), // the package that it is
 		config:  filepath.Join(b.dir, "buildx"),
+		env:     b.internetEnv,
 	}, nil
 }
 
 // Use has them build with BuildKit, and run in an engine.
 func (x *Buildx) Use(ctx context.Context, k *BuildKit, e *Engine) error {
 	const builder = "imgwrap"
-	x.env = []string{"DOCKER_CONFIG=" + x.config, "BUILDX_BUILDER=" + builder, "DOCKER_HOST=" + e.host}
+	x.env = append(slices.Clone(x.env), "DOCKER_CONFIG="+x.config, "BUILDX_BUILDER="+builder, "DOCKER_HOST="+e.host)
 	plugins := filepath.Join(x.config, "cli-plugins") // where compose finds buildx
 	if err := os.MkdirAll(plugins, 0o755); err != nil {
 		return err

@@ -44,7 +44,7 @@ func (b *Bed) startEngine(ctx context.Context) (*Engine, error) {
 	cmd := exec.Command("unshare", "--mount", "sh", "-c", script, "dockerd",
 		"--host=unix://"+socket, "--data-root="+filepath.Join(dir, "data"), "--exec-root="+filepath.Join(dir, "exec"),
 		"--pidfile="+filepath.Join(dir, "pid"), "--config-file=", "--bridge=none", "--iptables=false", "--ip6tables=false")
-	cmd.Env = append(os.Environ(), "TMPDIR="+dir)
+	cmd.Env = append(append(os.Environ(), b.internetEnv...), "TMPDIR="+dir)
 	return &Engine{"unix://" + socket}, b.startServer(ctx, socket, cmd)
 }
 

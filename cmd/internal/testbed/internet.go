@@ -111,6 +111,10 @@ func (i *Internet) Proxy() string { return "http://" + i.proxy.Addr().String() }
 // be under way.
 func (i *Internet) Traffic() wire.Traffic { return i.counter.Take() }
 
+// Use has what is built in the bed reach an internet: its engine, BuildKit and
+// Buildx, which are asked for after it.
+func (b *Bed) Use(i *Internet) { b.internetEnv = i.Env() }
+
 // Authority is the certificate of who vouches for the hosts, in PEM.
 func (i *Internet) Authority() []byte { return i.authority }
 

@@ -58,7 +58,9 @@ type Bed struct {
 	cache   string
 	log     io.Writer
 
-	registry string         // host:port
+	registry    string   // host:port
+	internetEnv []string // by which builds reach an internet, see Use
+
 	building sync.Mutex     // held while an image is looked up or made
 	pushed   sync.Map       // a tag by the digest of each layer that PushImage has pushed
 	running  sync.WaitGroup // of the processes behind containers
