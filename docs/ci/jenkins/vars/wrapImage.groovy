@@ -2,7 +2,7 @@
  * Wraps an image that is in a registry, and returns [image:, tag:, digest:] of the result.
  *
  *     def otel = wrapImage(image: 'registry.example.com/shop/cart:1.4', endpoint: 'http://collector:4318')
- *     echo "deploying ${otel.image}"
+ *     echo "deploying ${otel.image}@${otel.digest}"
  *
  * imgwrap is on the PATH of the agent or the container. What else it takes is flags:
  * args: ['--config=imgwrap.yaml'].
