@@ -53,39 +53,29 @@ var fleetPackageSets = [][]string{
 }
 
 // Fleet puts so many images of apps on so many bases into a registry, host:port
-// or below a name there, each into a repository of its own. The bases have the
-// Python of a Debian suite as it is installed there. The images are the same at
-// each call.
+// or below a name there, each into a repository of its own, beside those of the
+// bases, fleet/stem-N. The bases have the Python of a Debian suite as it is
+// installed there. The images are the same at each call.
 func (b *Bed) Fleet(ctx context.Context, registry string, bases, images int) ([]FleetImage, error) {
 	f := fleet{registry: registry + "/fleet", sets: len(fleetPackageSets)}
-	names := []string{"bullseye", "bookworm", "trixie"}
+	f.stems = make([]v1.Image, bases*f.sets)
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(runtime.GOMAXPROCS(0))
 	for i := range bases {
-		base, err := b.fleetBase(ctx, names[i%len(names)], i)
-		if err != nil {
-			return nil, err
-		}
-		python := suites[names[i%len(names)]].python
-		for k, set := range fleetPackageSets {
-			packages, err := fleetLayer(uint64(i*f.sets+k), fleetPackages, "opt/data/packages", packageFiles(python, set)...)
-			if err != nil {
-				return nil, err
-			}
-			im, err := mutate.Append(base, mutate.Addendum{Layer: packages})
-			if err != nil {
-				return nil, err
-			}
-			f.stems = append(f.stems, im)
-		}
+		g.Go(func() error { return b.fleetStems(gctx, i, f.stems[i*f.sets:][:f.sets]) })
+	}
+	if err := g.Wait(); err != nil {
+		return nil, fmt.Errorf("making a fleet: %w", err)
 	}
 	if err := f.pushStems(ctx); err != nil {
 		return nil, err
 	}
 	made := make([]FleetImage, images)
-	g, ctx := errgroup.WithContext(ctx)
+	g, gctx = errgroup.WithContext(ctx)
 	g.SetLimit(8)
 	for i := range made {
 		g.Go(func() (err error) {
-			made[i], err = f.push(ctx, i, bases)
+			made[i], err = f.push(gctx, i, bases)
 			return err
 		})
 	}
@@ -208,6 +198,26 @@ func packageFiles(python string, set []string) []archived {
 	return files
 }
 
+// fleetStems makes a base with each set of packages.
+func (b *Bed) fleetStems(ctx context.Context, i int, stems []v1.Image) error {
+	names := []string{"bullseye", "bookworm", "trixie"}
+	suite := names[i%len(names)]
+	base, err := b.fleetBase(ctx, suite, i)
+	if err != nil {
+		return fmt.Errorf("making a base of Debian %s: %w", suite, err)
+	}
+	for k, set := range fleetPackageSets {
+		packages, err := fleetLayer(uint64(i*len(stems)+k), fleetPackages, "opt/data/packages", packageFiles(suites[suite].python, set)...)
+		if err != nil {
+			return err
+		}
+		if stems[k], err = mutate.Append(base, mutate.Addendum{Layer: packages}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // fleetBase is a base image: of the suite's own, what Python needs, and data.
 func (b *Bed) fleetBase(ctx context.Context, suite string, i int) (v1.Image, error) {
 	root, err := b.Root(ctx, suite)
@@ -218,17 +228,21 @@ func (b *Bed) fleetBase(ctx context.Context, suite string, i int) (v1.Image, err
 	if err != nil {
 		return nil, err
 	}
-	r, err := layers[0].Uncompressed()
+	r, err := layers[0].Compressed()
 	if err != nil {
 		return nil, err
 	}
 	defer r.Close()
+	z, err := gzip.NewReader(r)
+	if err != nil {
+		return nil, err
+	}
 	size := fleetBase * (2 + i) / 2
 	l, err := gzipped(func(w *tar.Writer) error {
-		return errors.Join(copyPython(w, tar.NewReader(r)), writeRandom(w, path.Join("opt/data/base", fmt.Sprint(i)), uint64(i), size))
+		return errors.Join(copyPython(w, tar.NewReader(z)), writeRandom(w, path.Join("opt/data/base", fmt.Sprint(i)), uint64(i), size))
 	})
 	if err != nil {
-		return nil, fmt.Errorf("making a base of Debian %s: %w", suite, err)
+		return nil, err
 	}
 	base, err := mutate.Append(mutate.ConfigMediaType(mutate.MediaType(empty.Image, types.OCIManifestSchema1), types.OCIConfigJSON), mutate.Addendum{Layer: l})
 	if err != nil {
