@@ -238,8 +238,12 @@ func (p *promoter) nothingDone(subjects []*subject, failures []error) error {
 			what = "no file was written"
 		}
 	}
-	if n := len(failures); n > 1 {
-		return fmt.Errorf("%w; there are %d more errors; %s", failures[0], n-1, what)
+	switch more := len(failures) - 1; more {
+	case 0:
+	case 1:
+		what = "one more failed; " + what
+	default:
+		what = fmt.Sprintf("%d more failed; %s", more, what)
 	}
 	return fmt.Errorf("%w; %s", failures[0], what)
 }
@@ -277,11 +281,16 @@ func (p *promoter) decide(result *Promotion, subjects []*subject) (edits []fileE
 			result.pending = append(result.pending, f.pending(changes)...)
 		}
 	}
-	if after := p.lock.after(subjects, len(failures) == 0); !bytes.Equal(after, p.lock.content) {
+	lock := p.lock.after(subjects, len(failures) == 0)
+	after := lock.Bytes()
+	if p.lock.content == nil && len(lock.Images)+len(lock.Kept) == 0 {
+		after = nil
+	}
+	if !bytes.Equal(after, p.lock.content) {
 		edits = append(edits, fileEdit{p.lock.name, p.lock.path, p.lock.content, after})
-		if len(result.pending) == 0 {
-			result.pending = append(result.pending, pending{p.lock.name, "it does not say what the manifests have"})
-		}
+	}
+	if len(result.pending) == 0 && !sameImages(lock, p.lock.Lock) {
+		result.pending = append(result.pending, pending{p.lock.name, "it does not say what the manifests have"})
 	}
 	return edits, failures
 }

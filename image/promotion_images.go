@@ -35,6 +35,8 @@ type subject struct {
 	lock     *promote.Locked    // its new entry, nil if it is not wrapped
 	keep     *promote.KeptImage // its new entry, nil if it is not kept
 
+	// copiedFrom is set if it was promoted, and has to be in another registry.
+	copiedFrom *promote.Locked
 	// How to wrap it, if it has to be.
 	from    string
 	options Options
@@ -43,7 +45,7 @@ type subject struct {
 // key is the same for references to one image.
 func (s *subject) key() string {
 	if s.locked != nil {
-		return "locked " + s.locked.Source + " " + s.locked.Image
+		return "locked " + s.locked.Image
 	}
 	return s.ref.Canonical()
 }
@@ -262,7 +264,7 @@ func (p *promoter) plan(ctx context.Context, s *subject, ref string, flags map[s
 		if err != nil {
 			return err
 		}
-		s.stays(promote.KeptImage{Source: s.ref.String(), SourceDigest: digest, Reason: none.Error(), Imgwrap: p.opts.Version})
+		s.stays(promote.KeptImage{Source: s.ref.String(), SourceDigest: digest, Reason: "no Python to instrument: " + none.Reason, Imgwrap: p.opts.Version})
 		return nil
 	}
 	if err != nil {

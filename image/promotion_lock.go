@@ -1,6 +1,7 @@
 package image
 
 import (
+	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
@@ -135,51 +136,52 @@ func sameName(a, b promote.Reference) bool {
 // after is what the lock becomes. Entries of images that no manifest names any
 // more go, if everything went well and nothing that the lock is about was left
 // out.
-func (l *lockFile) after(subjects []*subject, complete bool) []byte {
-	after := promote.Lock{}
-	have := map[[2]string]bool{}
-	now := map[string]bool{} // sources
+func (l *lockFile) after(subjects []*subject, complete bool) *promote.Lock {
+	after := &promote.Lock{}
+	images, sources := map[string]bool{}, map[string]bool{}
 	for _, s := range subjects {
-		if s.lock != nil && !have[[2]string{s.lock.Source, s.lock.Image}] {
-			have[[2]string{s.lock.Source, s.lock.Image}] = true
-			now[s.lock.Source] = true
+		if s.lock != nil {
+			images[s.lock.Image] = true
+			sources[s.lock.Source] = true
 			after.Images = append(after.Images, *s.lock)
 		}
-		if s.keep != nil && !now[s.keep.Source] {
-			now[s.keep.Source] = true
+		if s.keep != nil && !sources[s.keep.Source] {
+			sources[s.keep.Source] = true
 			after.Kept = append(after.Kept, *s.keep)
 		}
 	}
-	if !l.covered || !complete {
-		for _, e := range l.Images {
-			if !have[[2]string{e.Source, e.Image}] && !replaced(e, subjects) {
-				after.Images = append(after.Images, e)
-			}
-		}
-		for _, k := range l.Kept {
-			if !now[k.Source] {
-				after.Kept = append(after.Kept, k)
-			}
-		}
-	}
-	if len(after.Images)+len(after.Kept) == 0 && l.content == nil {
-		return nil
-	}
 	// Manifests that named one image by its tag and by its digest name the same
 	// wrapped one now: nothing tells them apart.
-	slices.SortFunc(after.Images, func(a, b promote.Locked) int { return cmp.Compare(a.Source, b.Source) })
-	seen := map[promote.Reference]bool{}
-	after.Images = slices.DeleteFunc(after.Images, func(e promote.Locked) bool {
-		was := seen[e.Reference()]
-		seen[e.Reference()] = true
-		return was
+	slices.SortFunc(after.Images, func(a, b promote.Locked) int {
+		return cmp.Or(cmp.Compare(a.Image, b.Image), cmp.Compare(a.Source, b.Source))
 	})
-	return after.Bytes()
+	after.Images = slices.CompactFunc(after.Images, func(a, b promote.Locked) bool { return a.Image == b.Image })
+	if l.covered && complete {
+		return after
+	}
+	for _, e := range l.Images {
+		if !images[e.Image] && !replaced(e, subjects) {
+			after.Images = append(after.Images, e)
+		}
+	}
+	for _, k := range l.Kept {
+		if !sources[k.Source] {
+			after.Kept = append(after.Kept, k)
+		}
+	}
+	return after
+}
+
+// sameImages says whether two locks have the same wrapped images. What they say
+// of others saves looking at them, and matters no more than that.
+func sameImages(a, b *promote.Lock) bool {
+	images := func(l *promote.Lock) []byte { return (&promote.Lock{Images: l.Images}).Bytes() }
+	return bytes.Equal(images(a), images(b))
 }
 
 // replaced says whether a subject's new entry takes the place of an old one.
 func replaced(e promote.Locked, subjects []*subject) bool {
 	return slices.ContainsFunc(subjects, func(s *subject) bool {
-		return s.err == nil && s.locked != nil && s.lock != nil && s.locked.Source == e.Source && s.locked.Image == e.Image
+		return s.err == nil && s.locked != nil && s.locked.Image == e.Image
 	})
 }

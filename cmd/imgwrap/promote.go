@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -138,7 +139,7 @@ func (a *app) promote(cmd *cobra.Command, paths []string, f *promoteFlags) error
 	if p == nil {
 		return failed
 	}
-	a.summarisePromotion(p, f)
+	a.summarisePromotion(p, f, failed)
 	if failed == nil && f.check {
 		failed = p.Err()
 	}
@@ -170,7 +171,7 @@ func (f *promoteFlags) text(w io.Writer, p *image.Promotion) error {
 }
 
 // summarisePromotion says on standard error what became of each image.
-func (a *app) summarisePromotion(p *image.Promotion, f *promoteFlags) {
+func (a *app) summarisePromotion(p *image.Promotion, f *promoteFlags, failed error) {
 	for _, w := range p.Warnings {
 		a.log.Warn(w)
 	}
@@ -181,6 +182,9 @@ func (a *app) summarisePromotion(p *image.Promotion, f *promoteFlags) {
 		} else {
 			a.log.Info(line)
 		}
+	}
+	if failed != nil && len(p.Files) == 0 {
+		return
 	}
 	if f.check {
 		for _, line := range p.Pending() {
@@ -220,7 +224,10 @@ func promotedLine(im image.PromotedImage) string {
 	case image.PromotedKept:
 		return fmt.Sprintf("%s stays as it is%s%s", im.Source, places, reason)
 	}
-	return fmt.Sprintf("%s: %s", im.Source, im.Reason)
+	if strings.Contains(im.Reason, im.Source) {
+		return im.Reason
+	}
+	return im.Source + ": " + im.Reason
 }
 
 // markdownPromotion writes what became of each image, for job summaries.

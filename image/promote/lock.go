@@ -72,20 +72,19 @@ func ParseLock(name string, content []byte) (*Lock, error) {
 	if l.Version != LockVersion {
 		return nil, &Error{name, 0, fmt.Sprintf("it is a lock of version %d, this imgwrap knows %d", l.Version, LockVersion), "use the imgwrap that wrote it, or a newer one"}
 	}
-	known := map[[2]string]bool{}
+	known := map[string]bool{}
 	for _, i := range l.Images {
 		image, err := ParseReference(i.Image)
 		_, sourceErr := ParseReference(i.Source)
-		key := [2]string{i.Source, i.Image}
 		switch {
 		case cmp.Or(err, sourceErr) != nil:
 			return nil, &Error{name, 0, cmp.Or(err, sourceErr).Error(), remedy}
 		case image.Digest != "" || !isDigest(i.Digest) || !isDigest(i.SourceDigest):
 			return nil, &Error{name, 0, "the digests of " + i.Source + " are not valid", remedy}
-		case known[key]:
-			return nil, &Error{name, 0, i.Source + " is there twice", "remove one of them, or " + remedy}
+		case known[i.Image]:
+			return nil, &Error{name, 0, i.Image + " is there twice", "remove one of them, or " + remedy}
 		}
-		known[key] = true
+		known[i.Image] = true
 	}
 	for _, k := range l.Kept {
 		if _, err := ParseReference(k.Source); err != nil {
