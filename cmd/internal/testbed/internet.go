@@ -68,8 +68,9 @@ func (b *Bed) Internet(wheels ...string) (*Internet, error) {
 		counter: &wire.Counter{Transport: http.DefaultTransport},
 		wheels:  map[string][]wheel{},
 	}
+	quiet := log.New(io.Discard, "", 0) // clients go away
 	registry := httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: b.registry})
-	registry.Transport = i.counter
+	registry.Transport, registry.ErrorLog = i.counter, quiet
 	i.registry = registry
 	for _, dir := range wheels {
 		if err := i.addWheels(dir); err != nil {
@@ -95,7 +96,6 @@ func (b *Bed) Internet(wheels ...string) (*Internet, error) {
 		return nil, errors.Join(err, i.web.Close())
 	}
 	// They end when their listeners are closed.
-	quiet := log.New(io.Discard, "", 0)
 	go (&http.Server{Handler: http.HandlerFunc(i.serve), ErrorLog: quiet}).Serve(i.web)     //nolint:errcheck
 	go (&http.Server{Handler: http.HandlerFunc(i.connect), ErrorLog: quiet}).Serve(i.proxy) //nolint:errcheck
 	return i, nil
