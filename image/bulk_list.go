@@ -338,7 +338,6 @@ func Shard(items []BulkItem, index, count int) []BulkItem {
 	own := make([]BulkItem, len(shard))
 	for i, j := range shard {
 		own[i] = items[j]
-		own[i].Layers = nil // no longer of use, and many
 	}
 	return own
 }
