@@ -26,7 +26,7 @@ import (
 	"github.com/imgwrap/imgwrap/image/promote"
 )
 
-// where testdata/promote has its images from.
+// shopRegistry is where testdata/promote has its images from.
 const shopRegistry = "registry.example.com/shop/"
 
 // gitops are repositories of manifests and what people use them with.
@@ -84,12 +84,11 @@ func newGitops(t *testing.T, recipes map[string][]string, others ...string) *git
 			t.Error(err)
 		}
 	})
-	home := t.TempDir()
 	g.env = slices.Concat(os.Environ(), g.internet.Env(), []string{
 		"NO_PROXY=pypi.org,files.pythonhosted.org", // the real ones, unless the cache has the bundles
 		"IMGWRAP_CACHE_DIR=" + w.cache,
 		"PATH=" + filepath.Dir(g.imgwrap) + ":" + filepath.Dir(g.kustomize) + ":" + os.Getenv("PATH"),
-		"HOME=" + home, "GIT_CONFIG_NOSYSTEM=1",
+		"HOME=" + t.TempDir(), "GIT_CONFIG_NOSYSTEM=1",
 		"GIT_AUTHOR_NAME=A Person", "GIT_AUTHOR_EMAIL=person@example.com",
 		"GIT_COMMITTER_NAME=A Person", "GIT_COMMITTER_EMAIL=person@example.com",
 	})
@@ -192,13 +191,8 @@ func (g *gitops) applied(repository, diff string) map[string]string {
 // promoted is what the tests read of imgwrap promote -o json.
 type promoted struct {
 	Images []struct {
-		Source string `json:"source"`
-		Image  string `json:"image"`
-		Digest string `json:"digest"`
-		State  string `json:"state"`
-		Uses   []struct {
-			File string `json:"file"`
-		} `json:"uses"`
+		State string     `json:"state"`
+		Uses  []struct{} `json:"uses"`
 	} `json:"images"`
 	Files    []string `json:"files"`
 	Warnings []string `json:"warnings"`
@@ -214,6 +208,7 @@ func (p promoted) states() map[string]int {
 
 // TestE2EPromoteManifests promotes a repository that has manifests of all styles.
 func TestE2EPromoteManifests(t *testing.T) {
+	t.Parallel()
 	recipes := map[string][]string{
 		"bookworm-gunicorn": {"web:1.8.1", "web:1.8.2"},
 		"bookworm-entry":    {"worker:5.0", "jobs:v2024.10", "jobs:v2024.11", "agent:0.4.1", "mail:3"},
@@ -645,6 +640,7 @@ func (g *gitops) images(dir, environment string) map[string]string {
 // TestE2EPromotion takes a repository with two environments through what
 // docs/promote.md says, by its very commands.
 func TestE2EPromotion(t *testing.T) {
+	t.Parallel()
 	g := newGitops(t, map[string][]string{"bookworm-gunicorn": {"web:1.8.1", "web:1.8.2", "web:1.9.0"}, "bookworm-entry": {"worker:5.0"}}, "library/redis:7")
 	origin := g.repository("gitops")
 	bare := filepath.Join(t.TempDir(), "shop.git")
