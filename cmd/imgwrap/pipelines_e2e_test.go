@@ -9,12 +9,15 @@ import (
 	"encoding/json"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"github.com/imgwrap/imgwrap/cmd/internal/testbed"
 )
@@ -32,7 +35,7 @@ func TestE2EPipelines(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &pipelines{bed: bed, w: w, tools: tools, env: append(installEnv(t), "PATH="+tools+":"+os.Getenv("PATH"))}
+	p := &pipelines{bed: bed, w: w, tools: tools, env: append(installEnv(t), "PATH="+tools+":"+pathWithout(t, "imgwrap"))}
 	t.Run("lint", p.lint)
 	t.Run("github", p.github)
 	t.Run("gitlab", p.gitlab)
@@ -52,7 +55,8 @@ func (p *pipelines) command(t *testing.T, dir string, args ...string) *exec.Cmd 
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), filepath.Join(p.tools, args[0]), args[1:]...)
 	cmd.Dir = dir
-	cmd.Env = append(os.Environ(), p.env...)
+	home := t.TempDir()
+	cmd.Env = slices.Concat(os.Environ(), p.env, []string{"HOME=" + home, "XDG_CACHE_HOME=" + home})
 	return cmd
 }
 
@@ -99,33 +103,12 @@ func (g *github) wrap(t *testing.T) {
 	run := g.run(t, "wrap.yml", "push", `{"ref": "refs/tags/v1.4"}`, "BUILT="+source.String())
 	got := run.outputs("image", "otel")
 	ref := g.bed.Registry() + "/shop/cart:v1.4-otel"
-	wrapped := image(t, ref)
-	want := digest(t, wrapped).String()
-	for name, value := range map[string]string{
-		"image":  ref,
-		"tag":    "v1.4-otel",
-		"digest": want,
-	} {
-		if got[name] != value {
-			t.Errorf("output %s is %q, want %q", name, got[name], value)
-		}
+	g.checkWrapped(t, ref, source)
+	want := digest(t, image(t, ref)).String()
+	if want := map[string]string{"image": ref, "tag": "v1.4-otel", "digest": want}; !maps.Equal(got, want) {
+		t.Errorf("outputs %q, want %q", got, want)
 	}
-	config, err := wrapped.ConfigFile()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if of := config.Config.Labels["io.imgwrap.source"]; !strings.HasSuffix(of, "@"+source.String()) {
-		t.Errorf("made from %s, want %s", of, source)
-	}
-	if version := config.Config.Labels["io.imgwrap.version"]; version != installed {
-		t.Errorf("by imgwrap %s, want %s", version, installed)
-	}
-	if env := config.Config.Env; !slices.Contains(env, "OTEL_EXPORTER_OTLP_ENDPOINT=http://collector.observability:4318") {
-		t.Errorf("environment %q", env)
-	}
-	if summary := run.summaries("image"); !strings.Contains(summary, want) || !strings.Contains(summary, "|") {
-		t.Errorf("summary:\n%s", summary)
-	}
+	checkSummary(t, run.summaries("image"), ref)
 	if out := run.stdout("deploy"); !strings.Contains(out, "deploying "+ref+"@"+want) {
 		t.Errorf("deploy printed %q", out)
 	}
@@ -178,7 +161,7 @@ runs:
 	"actions/create-github-app-token": `
 inputs: {app-id: {}, private-key: {}}
 outputs: {token: {value: secret}}
-`+nothing,
+` + nothing,
 	"peter-evans/create-pull-request": `
 inputs: {token: {}, branch: {}, add-paths: {}, commit-message: {}, title: {}, body-path: {}}
 runs:
@@ -220,8 +203,6 @@ func (g *github) run(t *testing.T, workflow, event, payload string, env ...strin
 		}
 	}
 	cmd := g.command(t, repo, args...)
-	home := t.TempDir()
-	cmd.Env = append(cmd.Env, "HOME="+home, "XDG_CACHE_HOME="+home)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	err = cmd.Run()
@@ -317,7 +298,73 @@ func (p *pipelines) gitlab(t *testing.T) {
 	t.Run("wrap", p.gitlabWrap)
 }
 
+// gitlabWrap is the pipeline of an application. buildah builds the image, of what
+// is in the registry.
 func (p *pipelines) gitlabWrap(t *testing.T) {
+	if _, err := p.bed.Push(t.Context(), "trixie-flask", "gitlab/base:1.0"); err != nil {
+		t.Fatal(err)
+	}
+	repo := t.TempDir()
+	p.write(t, filepath.Join(repo, "Dockerfile"), "FROM "+p.bed.Registry()+"/gitlab/base:1.0\nLABEL of=gitlab\n")
+	out := p.gitlabCI(t, repo, "CI_COMMIT_TAG=v1.4")
+	ref := p.bed.Registry() + "/gitlab/cart:v1.4-otel"
+	p.checkWrapped(t, ref, digest(t, image(t, p.bed.Registry()+"/gitlab/cart:v1.4")))
+	want := digest(t, image(t, ref)).String()
+	if !strings.Contains(out, "deploying "+ref+"@"+want) {
+		t.Errorf("deploy has not got what was wrapped:\n%s", out)
+	}
+	checkSummary(t, string(readFile(t, filepath.Join(repo, ".gitlab-ci-local/artifacts/imgwrap/imgwrap.md"))), ref)
+}
+
+// checkWrapped checks what the example of an application made of an image.
+func (p *pipelines) checkWrapped(t *testing.T, ref string, source v1.Hash) {
+	t.Helper()
+	config, err := image(t, ref).ConfigFile()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if of := config.Config.Labels["io.imgwrap.source"]; !strings.HasSuffix(of, "@"+source.String()) {
+		t.Errorf("made from %s, want %s", of, source)
+	}
+	if version := config.Config.Labels["io.imgwrap.version"]; version != installed {
+		t.Errorf("by imgwrap %s, want %s", version, installed)
+	}
+	if env := config.Config.Env; !slices.Contains(env, "OTEL_EXPORTER_OTLP_ENDPOINT=http://collector.observability:4318") {
+		t.Errorf("environment %q", env)
+	}
+}
+
+// checkSummary checks Markdown that tells of a wrapped image.
+func checkSummary(t *testing.T, summary, ref string) {
+	t.Helper()
+	for _, line := range []string{"| Wrapped image | `" + ref + "` |", "| Digest | `" + digest(t, image(t, ref)).String() + "` |"} {
+		if !strings.Contains(summary, line+"\n") {
+			t.Errorf("the summary lacks %q:\n%s", line, summary)
+		}
+	}
+}
+
+// gitlabCI runs the pipeline of a directory that has a copy of docs/ci/gitlab.
+func (p *pipelines) gitlabCI(t *testing.T, repo string, variables ...string) string {
+	t.Helper()
+	if err := os.CopyFS(repo, os.DirFS(filepath.Join(ciDocs, "gitlab"))); err != nil {
+		t.Fatal(err)
+	}
+	commit(t, repo, "https://gitlab.com/gitlab/cart.git")
+	args := []string{"gitlab-ci-local", "--force-shell-executor", "--shell-isolation"}
+	variables = append(variables, "CI_REGISTRY="+p.bed.Registry(), "CI_REGISTRY_IMAGE="+p.bed.Registry()+"/gitlab/cart",
+		"CI_REGISTRY_USER=ci", "CI_REGISTRY_PASSWORD=secret")
+	var names []string
+	for _, v := range variables {
+		name, _, _ := strings.Cut(v, "=")
+		args, names = append(args, "--variable="+v), append(names, name)
+	}
+	args = append(args, "--ignore-predefined-vars="+strings.Join(names, ","))
+	out, err := p.command(t, repo, args...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("gitlab-ci-local: %v\n%s", err, out)
+	}
+	return string(out)
 }
 
 // write writes a file of a test's own.
@@ -343,6 +390,16 @@ func commit(t *testing.T, dir, origin string) {
 	} {
 		output(t, "git", append([]string{"-C", dir}, args...)...)
 	}
+}
+
+// pathWithout is the environment's PATH without the directories that have a program.
+// One is that of the tests of scripts.
+func pathWithout(t *testing.T, program string) string {
+	t.Helper()
+	return strings.Join(slices.DeleteFunc(filepath.SplitList(os.Getenv("PATH")), func(dir string) bool {
+		_, err := os.Stat(filepath.Join(dir, program))
+		return err == nil
+	}), ":")
 }
 
 // installed is the version that go install finds.
@@ -406,7 +463,7 @@ func installEnv(t *testing.T) []string {
 	return []string{
 		"GOPROXY=file://" + proxy + ",file://" + filepath.Join(cache, "cache/download"),
 		"GOSUMDB=off", "GOTOOLCHAIN=local",
-		"GOMODCACHE=" + t.TempDir(), "GOCACHE=" + strings.TrimSpace(output(t, "go", "env", "GOCACHE")),
+		"GOPATH=" + t.TempDir(), "GOMODCACHE=" + t.TempDir(), "GOCACHE=" + strings.TrimSpace(output(t, "go", "env", "GOCACHE")),
 		"GOFLAGS=-trimpath -modcacherw", "CGO_ENABLED=0",
 	}
 }

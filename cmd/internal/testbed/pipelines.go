@@ -5,12 +5,14 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 )
 
 // PipelineTools returns a directory, for PATH, of what checks and runs pipelines:
 // act and actionlint for GitHub Actions, gitlab-ci-local for GitLab CI,
-// check-jsonschema, which knows the published schemas of both, and shellcheck.
+// check-jsonschema, which knows the published schemas of both, shellcheck, and
+// buildah, that of this machine, which takes the bed's registry as it is.
 // They are built or installed if the cache does not have them.
 func (b *Bed) PipelineTools(ctx context.Context) (string, error) {
 	actions, err := b.module(ctx, "actions", "tool")
@@ -40,7 +42,22 @@ func (b *Bed) PipelineTools(ctx context.Context) (string, error) {
 			return "", err
 		}
 	}
-	return dir, nil
+	return dir, b.writeBuildah(dir)
+}
+
+// writeBuildah writes a script that runs buildah with the bed's state, and trusts
+// registries without TLS.
+func (b *Bed) writeBuildah(dir string) error {
+	program, err := exec.LookPath("buildah")
+	if err != nil {
+		return err
+	}
+	text := "#!/bin/sh\nunset STORAGE_DRIVER\n"
+	for _, e := range append(b.containersEnv(), "BUILDAH_ISOLATION=chroot", "REGISTRY_AUTH_FILE="+filepath.Join(dir, "auth.json")) {
+		text += "export " + e + "\n"
+	}
+	text += "command=$1\nshift\nexec unshare --mount " + program + " \"$command\" --tls-verify=false \"$@\"\n"
+	return os.WriteFile(filepath.Join(dir, "buildah"), []byte(text), 0o755)
 }
 
 // nodeTool returns Node.js and the directory of a package for it, which a
