@@ -40,10 +40,21 @@ func TestE2EUpdaters(t *testing.T) {
 	}
 	const project = "updaters" // in the registry
 	addr := bed.Registry() + "/" + project
-	// push pushes a source that is as old as that.
+	config, err := base.ConfigFile()
+	if err != nil {
+		t.Fatal(err)
+	}
+	// push pushes a source that is as old as that. Its label is what Kargo has
+	// count, for the source and the wrapped image alike.
 	push := func(ref string, created time.Time) {
 		t.Helper()
-		img, err := mutate.CreatedAt(base, v1.Time{Time: created})
+		config := config.Config.DeepCopy()
+		config.Labels = map[string]string{"org.opencontainers.image.created": created.Add(time.Minute).Format(time.RFC3339)}
+		img, err := mutate.Config(base, *config)
+		if err != nil {
+			t.Fatal(err)
+		}
+		img, err = mutate.CreatedAt(img, v1.Time{Time: created})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -93,7 +104,8 @@ func TestE2EUpdaters(t *testing.T) {
 	next := day.AddDate(0, 0, 1)
 	push("shop/cart:1.11.0", next)
 	push("shop/web:1.11.0", next)
-	push("shop/jobs:main-a1b2c3d-"+strconv.FormatInt(next.Unix(), 10), next)
+	unwrapped := "main-a1b2c3d-" + strconv.FormatInt(next.Unix(), 10)
+	push("shop/jobs:"+unwrapped, next)
 
 	t.Run("policies", func(t *testing.T) {
 		want := map[string]string{}
@@ -113,27 +125,45 @@ func TestE2EUpdaters(t *testing.T) {
 
 	// What docs/image-updaters.md warns of, and what it says of those who do not
 	// know about wrapped images.
+	const releases = `^\d+\.\d+\.\d+-otel$`
+	versions := func(constraint, allow string) string {
+		return warehouse("repoURL: registry.example.com/shop/web, constraint: '" + constraint + "', allowTagsRegexes: ['" + allow + "']")
+	}
 	for _, tc := range []struct{ name, policy, want string }{
-		{"pre-releases are left alone", `image: {repoURL: registry.example.com/shop/web, constraint: ^1.0.0}`, "web:1.11.0"},
-		{"release above its pre-releases", `image: {repoURL: registry.example.com/shop/web, constraint: ^1.0.0-0}`, "web:1.11.0"},
-		{"upper bound", `image: {repoURL: registry.example.com/shop/web, constraint: ">=1.0.0-0 <2.0.0", allowTagsRegexes: ['^\d+\.\d+\.\d+-otel$']}`, "web:2.0.0-otel"},
-		{"upper bound for pre-releases", `image: {repoURL: registry.example.com/shop/web, constraint: ">=1.0.0-0 <2.0.0-0", allowTagsRegexes: ['^\d+\.\d+\.\d+-otel$']}`, "web:1.10.0-otel"},
-		{"newer than its source", `image: {repoURL: registry.example.com/shop/search, imageSelectionStrategy: NewestBuild}`, "search:main-otel"},
-		{"not wrapped yet", `image: {repoURL: registry.example.com/shop/jobs, imageSelectionStrategy: NewestBuild}`, "jobs:main-a1b2c3d-" + strconv.FormatInt(next.Unix(), 10)},
+		{"pre-releases are left alone", versions("^1.0.0", ""), "web:1.11.0"},
+		{"no constraint", warehouse("repoURL: registry.example.com/shop/web, allowTagsRegexes: ['" + releases + "']"), "web:2.0.0-otel"},
+		{"wrapped pre-releases", versions("^2.0.0-0", "-otel$"), "web:2.0.0-rc.1-otel"},
+		{"releases are above their pre-releases", versions("^1.0.0-0", ""), "web:1.11.0"},
+		{"upper bound", versions(">=1.0.0-0 <2.0.0", releases), "web:2.0.0-otel"},
+		{"upper bound with pre-releases", versions(">=1.0.0-0 <2.0.0-0", releases), "web:1.10.0-otel"},
+		{"no filter by time", warehouse("repoURL: registry.example.com/shop/jobs, imageSelectionStrategy: NewestBuild"), "jobs:" + unwrapped},
+		{"of one time", warehouse("repoURL: registry.example.com/shop/search, imageSelectionStrategy: NewestBuild"), "search:main-otel"},
+		{"newer than its source", imageUpdater("imageName: registry.example.com/shop/search, commonUpdateSettings: {updateStrategy: newest-build}"), "search:main-otel"},
+		{"extract", imagePolicy(`filterTags: {pattern: '^(?P<version>\d+\.\d+\.\d+)-otel$', extract: $version}, policy: {semver: {range: ^1.0.0}}`), "web:1.10.0-otel"},
+		{"extract of two", imagePolicy(`filterTags: {pattern: '^(?P<version>\d+\.\d+\.\d+)-otel', extract: $version}, policy: {semver: {range: ^1.0.0}}`), ""},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			file := filepath.Join(t.TempDir(), "warehouse.yaml")
-			text := "kind: Warehouse\nmetadata: {name: shop}\nspec:\n  subscriptions:\n    - name: image\n      " + tc.policy + "\n"
-			if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+			file := filepath.Join(t.TempDir(), "policy.yaml")
+			if err := os.WriteFile(file, []byte(tc.policy), 0o644); err != nil {
 				t.Fatal(err)
 			}
 			selected, err := bed.SelectImages(t.Context(), addr, file)
+			if tc.want == "" {
+				if err == nil || !strings.Contains(err.Error(), `are both "1.10.0"`) {
+					t.Errorf("selected %q, %v, want that two tags are one version", selected, err)
+				}
+				return
+			}
 			if err != nil {
 				t.Fatal(err)
 			}
-			image, _, _ := strings.Cut(selected["Warehouse/shop/image"], "@")
-			if image != "registry.example.com/shop/"+tc.want {
-				t.Errorf("took %s, want %s", image, tc.want)
+			for _, image := range selected {
+				if !strings.HasPrefix(image, "registry.example.com/shop/"+tc.want+"@") {
+					t.Errorf("selected %s, want %s", image, tc.want)
+				}
+			}
+			if len(selected) != 1 {
+				t.Errorf("%d policies, want 1", len(selected))
 			}
 		})
 	}
@@ -169,6 +199,19 @@ func TestE2EUpdaters(t *testing.T) {
 		}
 		checkShop(t, output(t, kustomize, "build", overlay), wrapped)
 	})
+}
+
+func warehouse(image string) string {
+	return "kind: Warehouse\nmetadata: {name: shop}\nspec: {subscriptions: [{name: image, image: {" + image + "}}]}\n"
+}
+
+func imageUpdater(image string) string {
+	return "kind: ImageUpdater\nmetadata: {name: shop}\nspec: {applicationRefs: [{images: [{alias: image, " + image + "}]}]}\n"
+}
+
+func imagePolicy(spec string) string {
+	return "kind: ImageRepository\nmetadata: {name: web}\nspec: {image: registry.example.com/shop/web}\n---\n" +
+		"kind: ImagePolicy\nmetadata: {name: web}\nspec: {imageRepositoryRef: {name: web}, " + spec + "}\n"
 }
 
 // fluxMarker is a line that Flux's automation writes, with the policy and its part.

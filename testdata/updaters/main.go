@@ -1,8 +1,8 @@
 // Command updaters tells which image Argo CD Image Updater, Flux and Kargo take
-// by the policies in manifests. Flux's are read with its own types and compared
-// with its own package of versions. The rules of the other two, whose modules
-// cannot be imported, are in this program as their sources have them, on top of
-// the library that all three decide with, github.com/Masterminds/semver.
+// by the policies in manifests. What a version is, and whether a constraint has it,
+// is decided by the library that all three use, github.com/Masterminds/semver. Flux's
+// objects are decoded strictly into its own types. The steps around that are
+// restated here; comments name the sources that were read, of August 2026.
 //
 // It prints a JSON object: what each policy is, and the reference that it takes.
 package main
