@@ -145,7 +145,7 @@ func (w *Wrapper) Promote(ctx context.Context, paths []string, opts PromoteOptio
 		return nil, err
 	}
 	subjects := p.subjects()
-	if p.opts.Flags == nil || len(p.opts.Flags) == 0 {
+	if len(p.opts.Flags) == 0 {
 		p.agree(subjects)
 	}
 	p.planAll(ctx, subjects)
@@ -200,7 +200,7 @@ func (p *promoter) finish(ctx context.Context, subjects []*subject) (*Promotion,
 		edits, failures = p.decide(result, subjects)
 	}
 	for _, s := range subjects {
-		result.Images = append(result.Images, s.promoted())
+		result.Images = append(result.Images, s.report())
 	}
 	if ctx.Err() != nil {
 		return result, errors.New("interrupted; no file was written")

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/imgwrap/imgwrap/image/promote"
@@ -62,6 +63,10 @@ func readManifests(ctx context.Context, paths []string, opts promote.Options) (*
 		}
 	}
 	m.relate()
+	m.inherit()
+	if !slices.ContainsFunc(m.files, func(f *manifest) bool { return !f.outside && len(f.Uses) > 0 }) && len(m.failures) == 0 {
+		m.warnings = append(m.warnings, "no manifest in "+strings.Join(paths, ", ")+" names an image")
+	}
 	if n := len(r.templates); n > 0 {
 		m.warnings = append(m.warnings, fmt.Sprintf("%s templates, not YAML, and left alone, such as %s: name the values files that they are rendered with", files(n), r.templates[0]))
 	}
@@ -113,24 +118,28 @@ func (r *manifestReader) take(path string) error {
 	if err != nil {
 		return nil // fetched from elsewhere, or kustomize's to complain about
 	}
-	files := []string{path}
+	paths := []string{path}
 	if info.IsDir() {
-		files = nil
+		paths = nil
 		for _, name := range promote.KustomizationNames() {
-			files = append(files, filepath.Join(path, name))
+			paths = append(paths, filepath.Join(path, name))
 		}
 	}
-	for _, file := range files {
+	for _, file := range paths {
 		if info, err := os.Stat(file); err != nil || !info.Mode().IsRegular() || r.byPath[file] != nil {
 			continue
 		}
-		before := len(r.files)
+		files, failures := len(r.files), len(r.failures)
 		if err := r.read(relative(file), false); err != nil {
 			return err
 		}
-		for _, f := range r.files[before:] {
+		for _, f := range r.files[files:] {
 			f.outside = true
 		}
+		for _, err := range r.failures[failures:] {
+			r.warnings = append(r.warnings, err.Error())
+		}
+		r.failures = r.failures[:failures]
 	}
 	return nil
 }

@@ -136,7 +136,7 @@ func (c *copying) pair(u promotable) (_ *subject, key string) {
 		return s, "failed " + found[0].image.Canonical()
 	}
 	entry := *e
-	image, elsewhere := copied(found[0], u, e)
+	image := copied(found[0], u, e)
 	image.Digest = ""
 	entry.Image, entry.From = image.String(), c.from
 	for _, have := range c.to.lock.Images {
@@ -146,10 +146,7 @@ func (c *copying) pair(u promotable) (_ *subject, key string) {
 		}
 	}
 	s.becomes(entry, PromotedCurrent)
-	s.reason = "as in " + c.from
-	if elsewhere {
-		s.copiedFrom = e
-	}
+	s.reason, s.promoted = "as in "+c.from, e
 	return s, "copied " + s.image.String()
 }
 
@@ -216,30 +213,32 @@ func (c *copying) related(p, u promotable) bool {
 		slices.ContainsFunc(c.names(p), func(name string) bool { return path.Base(name) == path.Base(u.image.Name) })
 }
 
-// copied is what a use gets of a wrapped image that a promoted use names.
-// elsewhere says that it is in another repository there, where it has to be, too.
-func copied(p, u promotable, e *promote.Locked) (image promote.Reference, elsewhere bool) {
-	image = e.Reference()
+// copied is what a use gets of a wrapped image that a promoted use names. If it is
+// in another repository there, that stays, and has to have the image, too.
+func copied(p, u promotable, e *promote.Locked) promote.Reference {
+	image := e.Reference()
 	source, _ := promote.ParseReference(e.Source) // as ParseLock saw to
 	own := promote.Reference{Name: u.image.Name}
 	unnamed := u.Replaces != "" && u.image.Name == u.Replaces && p.image.Name != p.Replaces
-	if unnamed || sameName(own, source) || sameName(own, image) {
-		return image, false
+	if !unnamed && !sameName(own, source) && !sameName(own, image) {
+		image.Name = u.image.Name
 	}
-	image.Name = u.image.Name
-	return image, true
+	return image
 }
 
-// arrived checks that an image that was copied between registries is there.
+// arrived checks that what was promoted is where it is to be pulled from.
 func (p *promoter) arrived(ctx context.Context, s *subject, from string) error {
-	if s.err != nil || s.copiedFrom == nil {
+	if s.promoted == nil {
 		return nil
 	}
 	there, err := p.digest(ctx, promote.Reference{Name: s.image.Name, Digest: s.image.Digest})
 	if err != nil || there != "" {
 		return err
 	}
-	source := s.copiedFrom.Reference()
+	source := s.promoted.Reference()
+	if sameName(source, s.image) {
+		return &RefusedError{fmt.Sprintf("%s is not in its registry any more", source), "promote it again: imgwrap promote " + from}
+	}
 	return &RefusedError{
 		Problem: fmt.Sprintf("%s is not there, only %s of %s is", s.image, source, from),
 		Remedy: fmt.Sprintf("copy it: crane copy %s@%s %s:%s, or skopeo copy --all --preserve-digests docker://… docker://…",

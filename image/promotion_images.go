@@ -35,8 +35,8 @@ type subject struct {
 	lock     *promote.Locked    // its new entry, nil if it is not wrapped
 	keep     *promote.KeptImage // its new entry, nil if it is not kept
 
-	// copiedFrom is set if it was promoted, and has to be in another registry.
-	copiedFrom *promote.Locked
+	promoted *promote.Locked // the entry that it is a copy of, nil if it is none
+
 	// How to wrap it, if it has to be.
 	from    string
 	options Options
@@ -59,8 +59,8 @@ func (s *subject) fail(err error) {
 	s.outcome = outcome{}
 }
 
-// promoted is the subject for people and programs.
-func (s *subject) promoted() PromotedImage {
+// report is the subject for people and programs.
+func (s *subject) report() PromotedImage {
 	im := PromotedImage{Source: s.source(), State: s.state, Reason: s.reason, Uses: []PromotedUse{}}
 	switch {
 	case s.err != nil:
@@ -137,10 +137,7 @@ func each(subjects []*subject, workers int, do func(*subject)) {
 // enough.
 func (p *promoter) look(ctx context.Context, s *subject) error {
 	if s.conflict != nil {
-		return &RefusedError{
-			Problem: fmt.Sprintf("%s: %s has the digest of %s, and another tag", PromotedUse{s.uses[0].File, s.uses[0].Line, ""}, s.ref, s.conflict.Image),
-			Remedy:  "remove the digest to have that tag wrapped",
-		}
+		return s.refuseTag("its digest is that of " + s.conflict.Image)
 	}
 	if s.locked == nil {
 		if done, err := p.reuseKept(ctx, s); done || err != nil {
@@ -152,6 +149,14 @@ func (p *promoter) look(ctx context.Context, s *subject) error {
 		return err
 	}
 	return p.plan(ctx, s, s.locked.Source, p.flags(s))
+}
+
+// refuseTag is the error of an image that has one tag, and the digest of another.
+func (s *subject) refuseTag(why string) error {
+	return &RefusedError{
+		Problem: fmt.Sprintf("%s:%d: %s: %s", s.uses[0].File, s.uses[0].Line, s.ref, why),
+		Remedy:  "remove the digest, which counts, to have the tag wrapped",
+	}
 }
 
 // flags are the options of an image.
@@ -293,6 +298,9 @@ func (p *promoter) plan(ctx context.Context, s *subject, ref string, flags map[s
 	tagged, err := p.digest(ctx, promote.Reference{Name: e.Reference().Name, Tag: pl.Tag})
 	if err != nil {
 		return err
+	}
+	if pl.Wrapped && s.locked == nil && s.ref.Digest != "" && tagged != "" && tagged != s.ref.Digest && tagged != pl.Digest {
+		return s.refuseTag(fmt.Sprintf("its digest is that of an image wrapped from %s, and its tag stands for another one", pl.origin))
 	}
 	state := PromotedWouldWrap
 	if now != "" && tagged == pl.Digest {

@@ -88,6 +88,37 @@ func (m *manifests) follow(f *manifest, u *promote.Use, name string, replace boo
 	}
 }
 
+// inherit gives the entries of kustomizations that name no tag the one of the
+// images that they replace, if these have one.
+func (m *manifests) inherit() {
+	for _, f := range m.files {
+		for _, u := range f.Uses {
+			if u.Replaces != "" && u.Untagged() {
+				f.tag(u, m.replacedTag(u))
+			}
+		}
+	}
+}
+
+// replacedTag is the tag of all images that an entry replaces, "" if there is no
+// such tag.
+func (m *manifests) replacedTag(u *promote.Use) string {
+	tag := ""
+	for _, f := range m.files {
+		for _, v := range f.Uses {
+			r, known := f.image(v)
+			if v == u || !known || !slices.ContainsFunc(m.ends(f, v), func(e end) bool { return e.use == u }) {
+				continue
+			}
+			if r.Tag == "" || r.Digest != "" || tag != "" && tag != r.Tag {
+				return ""
+			}
+			tag = r.Tag
+		}
+	}
+	return tag
+}
+
 // own says whether it is the use that names the image, for all that take it in.
 // mixed says that it is for some only.
 func own(u *promote.Use, ends []end) (own, mixed bool) {
