@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"hash/fnv"
+	"io"
 	"math/bits"
 	"regexp"
 	"slices"
@@ -22,8 +23,8 @@ type Item struct {
 const perItem = 1 << 20
 
 // Shards divides items among n workers: the result has, for each, the indexes of
-// its items in their order. It depends on nothing else, and not on the order: each
-// worker finds out by itself what is its own.
+// its items, ascending. It follows from the items alone, whatever their order: each
+// worker finds out by itself which are its own.
 //
 // Images that share layers meet where they can, as a layer is read once by each
 // worker that needs it. What a worker costs is the bytes of its distinct layers, and
@@ -63,7 +64,7 @@ type division struct {
 
 	shards [][]int
 	costs  []int64  // of shards
-	has    [][]bool // the layers of shards
+	has    []uint64 // a bit for each layer of each shard
 }
 
 // group is items that share a layer.
@@ -169,7 +170,7 @@ func (d *division) cost(items int, layers []int) int64 {
 func (d *division) more(worker, items int, layers []int) int64 {
 	cost := perItem * int64(items)
 	for _, id := range layers {
-		if !d.has[worker][id] {
+		if i := worker*len(d.sizes) + id; d.has[i/64]>>(i%64)&1 == 0 {
 			cost += d.sizes[id]
 		}
 	}
@@ -194,15 +195,12 @@ func (d *division) distinct(members []member) []int {
 // place gives all items to workers, none of which may cost more than the limit.
 // It says whether that is possible.
 func (d *division) place(limit int64) bool {
-	d.shards, d.costs, d.has = make([][]int, d.n), make([]int64, d.n), make([][]bool, d.n)
-	for w := range d.has {
-		d.has[w] = make([]bool, len(d.sizes))
-	}
+	d.shards, d.costs, d.has = make([][]int, d.n), make([]int64, d.n), make([]uint64, d.n*len(d.sizes)/64+1)
 	for _, g := range d.groups {
-		order := rendezvous(g.key, d.n)
+		key := hash(g.key)
 		rest := g.members
 		for len(rest) > 0 {
-			w, ok := d.room(order, rest, limit)
+			w, ok := d.room(key, rest, limit)
 			if !ok {
 				return false
 			}
@@ -214,21 +212,31 @@ func (d *division) place(limit int64) bool {
 	return true
 }
 
-// room finds the first worker with room for all members, or else the one with the
-// most room for at least the first of them.
-func (d *division) room(order []int, members []member, limit int64) (worker int, ok bool) {
+// room finds the worker with room for all members that is the first one of their
+// key, or else the one with the most room for at least the first of them.
+func (d *division) room(key uint64, members []member, limit int64) (worker int, ok bool) {
 	layers := d.distinct(members)
-	// If they cost more by themselves, all that they could share is in the way.
+	var first uint64
+	// If they cost more than that by themselves, what they could share with what a
+	// worker has is less than what that costs.
 	if d.cost(len(members), layers) <= limit {
-		for _, w := range order {
-			if d.costs[w]+d.more(w, len(members), layers) <= limit {
-				return w, true
+		for w := range d.n {
+			weight := rendezvous(key, w)
+			if (!ok || weight > first) && d.costs[w]+d.more(w, len(members), layers) <= limit {
+				worker, first, ok = w, weight, true
 			}
 		}
 	}
-	for _, w := range order {
-		if (!ok || d.costs[w] < d.costs[worker]) && d.costs[w]+d.more(w, 1, members[0].layers) <= limit {
-			worker, ok = w, true
+	if ok {
+		return worker, true
+	}
+	for w := range d.n {
+		weight := rendezvous(key, w)
+		if ok && (d.costs[w] > d.costs[worker] || d.costs[w] == d.costs[worker] && weight <= first) {
+			continue
+		}
+		if d.costs[w]+d.more(w, 1, members[0].layers) <= limit {
+			worker, first, ok = w, weight, true
 		}
 	}
 	return worker, ok
@@ -241,37 +249,26 @@ func (d *division) add(worker int, m member, limit int64) bool {
 	}
 	d.costs[worker] = cost
 	for _, id := range m.layers {
-		d.has[worker][id] = true
+		i := worker*len(d.sizes) + id
+		d.has[i/64] |= 1 << (i % 64)
 	}
 	d.shards[worker] = append(d.shards[worker], m.index)
 	return true
 }
 
-// rendezvous is the order of workers of a key (highest random weight).
-func rendezvous(key string, n int) []int {
-	type weighed struct {
-		worker int
-		weight uint64
-	}
-	workers := make([]weighed, n)
-	for w := range workers {
-		h := fnv.New64a()
-		fmt.Fprintf(h, "%s %d", key, w) //nolint:errcheck // it never fails
-		// What FNV leaves alike of numbers that differ in their last digit: the
-		// finalizer of MurmurHash3.
-		x := h.Sum64()
-		x = (x ^ x>>33) * 0xff51afd7ed558ccd
-		x = (x ^ x>>33) * 0xc4ceb9fe1a85ec53
-		workers[w] = weighed{w, x ^ x>>33}
-	}
-	slices.SortFunc(workers, func(a, b weighed) int {
-		return cmp.Or(cmp.Compare(b.weight, a.weight), cmp.Compare(a.worker, b.worker))
-	})
-	order := make([]int, n)
-	for i, w := range workers {
-		order[i] = w.worker
-	}
-	return order
+func hash(key string) uint64 {
+	h := fnv.New64a()
+	io.WriteString(h, key) //nolint:errcheck // it never fails
+	return h.Sum64()
+}
+
+// rendezvous is the weight of a worker for a key: the one with the highest is the
+// key's first. It is SplitMix64's number of the key, in the worker's place.
+func rendezvous(key uint64, worker int) uint64 {
+	x := key + uint64(worker+1)*0x9e3779b97f4a7c15
+	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
+	x = (x ^ x>>27) * 0x94d049bb133111eb
+	return x ^ x>>31
 }
 
 var shardForm = regexp.MustCompile(`^(\d{1,9})/([1-9]\d{0,8})$`)

@@ -105,7 +105,7 @@ func TestShards(t *testing.T) {
 		}
 		named := make([][]int, n)
 		for i, item := range items {
-			w := rendezvous(item.Name, n)[0]
+			w := int(hash(item.Name) % uint64(n))
 			named[w] = append(named[w], i)
 		}
 		for _, share := range shares(items, named) {
@@ -185,7 +185,7 @@ func TestShardsStable(t *testing.T) {
 		items = append(items, Item{fmt.Sprint(i), []Layer{{fmt.Sprintf("base %d", base), int64(5+base) << 20}, {fmt.Sprintf("app %d", i), 1 << 10}}})
 	}
 	got := fmt.Sprint(Shards(items, 3))
-	if want := "[[1 10 11 13 14 16 17] [2 4 5 7 8 19] [0 3 6 9 12 15 18]]"; got != want {
+	if want := "[[0 3 6 9 12 15 18] [2 4 5 7 8 19] [1 10 11 13 14 16 17]]"; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
 }
