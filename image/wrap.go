@@ -20,13 +20,13 @@ import (
 	"github.com/imgwrap/imgwrap/layer/catalog"
 )
 
-// Wrapper holds what the use cases work with.
+// Wrapper holds what the use cases work with. They may run at the same time.
 type Wrapper struct {
 	Registry *registry.Client
 	Catalog  *catalog.Catalog
 	Bundles  *bundle.Builder
 	Indexes  *scan.Cache // of layers that were read before; may be nil
-	Jobs     int         // layers read at the same time, at least 1
+	Jobs     int         // layers read at the same time, for all images together; at least 1
 	Progress Progress    // may be nil
 }
 
@@ -209,8 +209,9 @@ func (s *source) pythonConfig() python.Config {
 }
 
 // read streams the layers of the images that it does not know, several at a
-// time and each once, and merges what each image holds. If it has to
-// read any, it calls before first.
+// time and each once, be it for this image or for another one that is wrapped at
+// the same time, and merges what each image holds. If it has to read any, it
+// calls before first.
 func (w *Wrapper) read(ctx context.Context, s *registry.Source, images []*node, before func() error) error {
 	layers := map[v1.Hash]*scan.Layer{}
 	var unread []v1.Descriptor
@@ -243,7 +244,7 @@ func (w *Wrapper) read(ctx context.Context, s *registry.Source, images []*node, 
 	var mu sync.Mutex
 	for _, d := range unread {
 		g.Go(func() error {
-			l, err := w.readLayer(gctx, s, d)
+			l, err := w.Indexes.Read(gctx, d.Digest, w.Jobs, func() (*scan.Layer, error) { return w.readLayer(gctx, s, d) })
 			mu.Lock()
 			defer mu.Unlock()
 			layers[d.Digest] = l

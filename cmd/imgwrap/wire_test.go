@@ -228,18 +228,34 @@ const shop = "localhost:5000/shop/app"
 // pushApp pushes an image of two layers: a Python of so many files, and Flask.
 func pushApp(t *testing.T, transport http.RoundTripper, tag, architecture string, files int) v1.Image {
 	t.Helper()
-	const lib = "usr/local/lib/python3.11/"
-	base := map[string]string{"usr/local/bin/python3.11": elfHead(), lib + "os.py": architecture}
+	base := pythonBase(architecture)
 	for i := range files {
-		base[fmt.Sprintf("%spackage%d/module%d.py", lib, i/100, i)] = "pass\n"
+		base[fmt.Sprintf("%spackage%d/module%d.py", appLib, i/100, i)] = "pass\n"
 	}
+	return pushLayered(t, transport, shop+":"+tag, architecture, base, flaskApp())
+}
+
+const appLib = "usr/local/lib/python3.11/"
+
+// pythonBase are a Python's, and something to tell it from others by.
+func pythonBase(text string) map[string]string {
+	return map[string]string{"usr/local/bin/python3.11": elfHead(), appLib + "os.py": text}
+}
+
+func flaskApp() map[string]string {
 	app := map[string]string{}
 	for _, d := range []string{"Flask-3.0.3", "protobuf-4.25.5"} {
 		project, version, _ := strings.Cut(d, "-")
-		app[lib+"site-packages/"+d+".dist-info/METADATA"] = "Metadata-Version: 2.1\nName: " + project + "\nVersion: " + version + "\n"
+		app[appLib+"site-packages/"+d+".dist-info/METADATA"] = "Metadata-Version: 2.1\nName: " + project + "\nVersion: " + version + "\n"
 	}
+	return app
+}
+
+// pushLayered pushes an image of a layer for each map of files.
+func pushLayered(t *testing.T, transport http.RoundTripper, reference, architecture string, layers ...map[string]string) v1.Image {
+	t.Helper()
 	im := mutate.ConfigMediaType(mutate.MediaType(empty.Image, types.OCIManifestSchema1), types.OCIConfigJSON)
-	for _, content := range []map[string]string{base, app} {
+	for _, content := range layers {
 		blob := archive(t, content)
 		l, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(blob)), nil }, tarball.WithMediaType(types.OCILayer))
 		if err != nil {
@@ -259,7 +275,7 @@ func pushApp(t *testing.T, transport http.RoundTripper, tag, architecture string
 	if im, err = mutate.ConfigFile(im, config); err != nil {
 		t.Fatal(err)
 	}
-	ref, err := name.NewTag(shop + ":" + tag)
+	ref, err := name.NewTag(reference)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -35,6 +35,8 @@ type Cache struct {
 
 	mu   sync.Mutex
 	held int64 // bytes, by the last count and what was put since; 0 before the first count
+
+	reading reading
 }
 
 // An entry is a file of the magic string, a SHA-256 sum, and a layer as
