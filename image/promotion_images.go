@@ -291,6 +291,9 @@ func (p *promoter) plan(ctx context.Context, s *subject, ref string, flags map[s
 	if err != nil {
 		return err
 	}
+	if slices.Contains(options.Activate, ByEnvironment) {
+		e.Launcher = "" // whatever is started is reached
+	}
 	now, err := p.digest(ctx, e.Reference())
 	if err != nil {
 		return err
