@@ -49,6 +49,7 @@ type Promotion struct {
 	Images   []PromotedImage `json:"images"`
 	Files    []string        `json:"files"` // that changed, the lock last
 	Warnings []string        `json:"warnings"`
+	Errors   []string        `json:"errors"` // of images and files that failed
 
 	edits   []fileEdit
 	pending []pending
@@ -193,7 +194,7 @@ func (p *promoter) subjects() []*subject {
 
 // finish decides what changes in the files, wraps, and writes.
 func (p *promoter) finish(ctx context.Context, subjects []*subject) (*Promotion, error) {
-	result := &Promotion{Version: PlanVersion, Lock: p.lock.name, Images: []PromotedImage{}, Files: []string{}, Warnings: []string{}}
+	result := &Promotion{Version: PlanVersion, Lock: p.lock.name, Images: []PromotedImage{}, Files: []string{}, Warnings: []string{}, Errors: []string{}}
 	edits, failures := p.decide(result, subjects)
 	if p.mayAct(ctx, failures) {
 		p.wrapAll(ctx, subjects)
@@ -204,6 +205,9 @@ func (p *promoter) finish(ctx context.Context, subjects []*subject) (*Promotion,
 	}
 	if ctx.Err() != nil {
 		return result, errors.New("interrupted; no file was written")
+	}
+	for _, err := range failures {
+		result.Errors = append(result.Errors, err.Error())
 	}
 	if len(failures) > 0 && !p.opts.KeepGoing {
 		return result, p.nothingDone(subjects, failures)

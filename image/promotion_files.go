@@ -67,20 +67,20 @@ func readManifests(ctx context.Context, paths []string, opts promote.Options) (*
 	if !slices.ContainsFunc(m.files, func(f *manifest) bool { return !f.outside && len(f.Uses) > 0 }) && len(m.failures) == 0 {
 		m.warnings = append(m.warnings, "no manifest in "+strings.Join(paths, ", ")+" names an image")
 	}
-	if n := len(r.templates); n > 0 {
-		m.warnings = append(m.warnings, fmt.Sprintf("%s templates, not YAML, and left alone, such as %s: name the values files that they are rendered with", files(n), r.templates[0]))
-	}
-	if n := len(r.others); n > 0 {
-		m.warnings = append(m.warnings, fmt.Sprintf("%s not YAML and left alone, such as %s", files(n), r.others[0]))
-	}
+	m.leftAlone(r.templates, "not YAML but a template of it: name the values files that such are rendered with")
+	m.leftAlone(r.others, "not YAML")
 	return m, nil
 }
 
-func files(n int) string {
-	if n == 1 {
-		return "1 file is"
+// leftAlone says once that files are none to look through.
+func (m *manifests) leftAlone(files []string, why string) {
+	switch len(files) {
+	case 0:
+	case 1:
+		m.warnings = append(m.warnings, fmt.Sprintf("%s is left alone: it is %s", files[0], why))
+	default:
+		m.warnings = append(m.warnings, fmt.Sprintf("%s and %d more are left alone: each is %s", files[0], len(files)-1, why))
 	}
-	return fmt.Sprintf("%d files are", n)
 }
 
 type manifestReader struct {

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -176,11 +175,13 @@ func (a *app) summarisePromotion(p *image.Promotion, f *promoteFlags, failed err
 		a.log.Warn(w)
 	}
 	for _, im := range p.Images {
-		line := promotedLine(im)
-		if im.State == image.PromotedFailed {
+		if im.State != image.PromotedFailed {
+			a.log.Info(promotedLine(im))
+		}
+	}
+	if f.options.KeepGoing || len(p.Errors) > 1 { // the only one ends the command
+		for _, line := range p.Errors {
 			a.log.Error(line)
-		} else {
-			a.log.Info(line)
 		}
 	}
 	if failed != nil && len(p.Files) == 0 {
@@ -221,13 +222,8 @@ func promotedLine(im image.PromotedImage) string {
 		return fmt.Sprintf("%s is wrapped already, %s@%s%s%s", im.Source, im.Image, im.Digest, places, reason)
 	case image.PromotedWouldWrap:
 		return fmt.Sprintf("%s would be wrapped to %s@%s%s%s", im.Source, im.Image, im.Digest, places, reason)
-	case image.PromotedKept:
-		return fmt.Sprintf("%s stays as it is%s%s", im.Source, places, reason)
 	}
-	if strings.Contains(im.Reason, im.Source) {
-		return im.Reason
-	}
-	return im.Source + ": " + im.Reason
+	return fmt.Sprintf("%s stays as it is%s%s", im.Source, places, reason)
 }
 
 // markdownPromotion writes what became of each image, for job summaries.
@@ -240,6 +236,9 @@ func markdownPromotion(w io.Writer, p *image.Promotion) error {
 		return err
 	}
 	if err := markdownTable(w, []string{"Image", "State", "Wrapped", "Digest", ""}, rows); err != nil {
+		return err
+	}
+	if err := markdownList(w, "Errors", p.Errors); err != nil {
 		return err
 	}
 	if err := markdownList(w, "Files that change", p.Files); err != nil {
