@@ -71,7 +71,7 @@ func TestE2EUpdaters(t *testing.T) {
 	}
 
 	day := time.Date(2026, 1, 5, 0, 0, 0, 0, time.UTC)
-	wrapped := map[string]string{} // the digest of what is to be taken
+	wrapped := map[string]string{} // what is to be taken
 	// The newest comes first: when things are pushed decides nothing.
 	for i, version := range []string{"2.0.0", "2.0.0-rc.1", "1.9.1", "1.10.0", "1.4.0"} {
 		for _, image := range []struct{ name, tag string }{
@@ -100,6 +100,9 @@ func TestE2EUpdaters(t *testing.T) {
 	}
 	push("shop/search:main", day)
 	wrapped["search"] = "registry.example.com/shop/search:main-otel@" + wrap("shop/search:main")
+	// The source's tag is the last in the alphabet.
+	push("shop/mail:main", day)
+	wrap("shop/mail:main", "--tag=instrumented")
 	// Pushed, and not wrapped yet.
 	next := day.AddDate(0, 0, 1)
 	push("shop/cart:1.11.0", next)
@@ -138,7 +141,7 @@ func TestE2EUpdaters(t *testing.T) {
 		{"upper bound with pre-releases", versions(">=1.0.0-0 <2.0.0-0", releases), "web:1.10.0-otel"},
 		{"no filter by time", warehouse("repoURL: registry.example.com/shop/jobs, imageSelectionStrategy: NewestBuild"), "jobs:" + unwrapped},
 		{"of one time", warehouse("repoURL: registry.example.com/shop/search, imageSelectionStrategy: NewestBuild"), "search:main-otel"},
-		{"newer than its source", imageUpdater("imageName: registry.example.com/shop/search, commonUpdateSettings: {updateStrategy: newest-build}"), "search:main-otel"},
+		{"newer than its source", imageUpdater("imageName: registry.example.com/shop/mail, commonUpdateSettings: {updateStrategy: newest-build}"), "mail:instrumented"},
 		{"extract", imagePolicy(`filterTags: {pattern: '^(?P<version>\d+\.\d+\.\d+)-otel$', extract: $version}, policy: {semver: {range: ^1.0.0}}`), "web:1.10.0-otel"},
 		{"extract of two", imagePolicy(`filterTags: {pattern: '^(?P<version>\d+\.\d+\.\d+)-otel', extract: $version}, policy: {semver: {range: ^1.0.0}}`), ""},
 	} {
