@@ -87,6 +87,7 @@ func TestMain(m *testing.M) {
 //	digest FILE...           checks that plans, reports and printed lines name one digest
 //	exits N COMMAND...       runs a command that must end with this exit code
 //	moves REF OTHER          has REF become OTHER as soon as it is read once more
+//	delete REF               takes a manifest and its tag away
 //	attach REF TYPE          attaches an artifact of this type to an image
 //	unreachable              takes the package index away
 func TestScripts(t *testing.T) {
@@ -138,6 +139,7 @@ func TestScripts(t *testing.T) {
 			"moves": func(ts *testscript.TestScript, _ bool, args []string) {
 				ts.Value("moves").(*moves).add(ts, args[0], args[1])
 			},
+			"delete":      deleteManifest,
 			"attach":      attach,
 			"spoil":       spoil,
 			"digest":      sameDigest,
@@ -412,6 +414,15 @@ func (m *moves) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if move != nil {
 		move()
 	}
+}
+
+func deleteManifest(ts *testscript.TestScript, _ bool, args []string) {
+	ref, err := name.ParseReference(args[0])
+	ts.Check(err)
+	d, err := remote.Head(ref)
+	ts.Check(err)
+	ts.Check(remote.Delete(ref))
+	ts.Check(remote.Delete(ref.Context().Digest(d.Digest.String())))
 }
 
 func attach(ts *testscript.TestScript, _ bool, args []string) {
