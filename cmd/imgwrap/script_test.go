@@ -17,6 +17,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -83,6 +84,8 @@ func TestMain(m *testing.M) {
 //	                         about one as attest=IMAGE, all in one repository
 //	children REF             prints platform, digest and annotations of an index's children
 //	spoil FILE OLD NEW       replaces a text that is in a file
+//	sub FILE REGEXP TEXT     replaces all that matches, by a text in the form of Go's
+//	pin FILE TEXT REF        replaces a text by the digest of an image
 //	copy REF OTHER           copies an image or index, whose referrers stay behind
 //	digest FILE...           checks that plans, reports and printed lines name one digest
 //	exits N COMMAND...       runs a command that must end with this exit code
@@ -139,6 +142,8 @@ func TestScripts(t *testing.T) {
 			"moves": func(ts *testscript.TestScript, _ bool, args []string) {
 				ts.Value("moves").(*moves).add(ts, args[0], args[1])
 			},
+			"sub":         substitute,
+			"pin":         pin,
 			"delete":      deleteManifest,
 			"attach":      attach,
 			"spoil":       spoil,
@@ -414,6 +419,21 @@ func (m *moves) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if move != nil {
 		move()
 	}
+}
+
+func substitute(ts *testscript.TestScript, _ bool, args []string) {
+	text, err := strconv.Unquote(`"` + args[2] + `"`)
+	ts.Check(err)
+	content := regexp.MustCompile(args[1]).ReplaceAllString(ts.ReadFile(args[0]), text)
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(content), 0o600))
+}
+
+func pin(ts *testscript.TestScript, neg bool, args []string) {
+	ref, err := name.ParseReference(args[2])
+	ts.Check(err)
+	d, err := remote.Head(ref)
+	ts.Check(err)
+	spoil(ts, neg, []string{args[0], args[1], d.Digest.String()})
 }
 
 func deleteManifest(ts *testscript.TestScript, _ bool, args []string) {
