@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -209,11 +208,8 @@ func (a *app) readList(cmd *cobra.Command, file string) (*bulk.List, *bulkOption
 			return setFlag(flags, name, values)
 		})
 	}
-	if e := (*bulk.Error)(nil); errors.As(err, &e) {
-		return nil, nil, &usageError{e.Error(), cmp.Or(e.Hint(), "see imgwrap bulk --help")}
-	}
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, listUsage(err)
 	}
 	return list, a.newBulkOptions(cmd.Flags(), list), nil
 }

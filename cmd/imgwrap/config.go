@@ -6,11 +6,11 @@ import (
 	"fmt"
 	"os"
 	"slices"
-	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
-	"go.yaml.in/yaml/v3"
+
+	"github.com/imgwrap/imgwrap/image/bulk"
 )
 
 // configure gives the flags that the command line leaves alone the values that
@@ -24,24 +24,21 @@ func (a *app) configure(cmd *cobra.Command) error {
 	if err != nil {
 		return &usageError{fmt.Sprintf("reading --config: %v", err), "name a file that can be read"}
 	}
-	settings, err := parseConfig(a.config, content)
-	if err != nil {
-		return err
+	list, err := bulk.ParseOptions(a.config, content)
+	if err == nil {
+		err = list.CheckOptions(func(name string, values []string) error {
+			f := cmd.Flags().Lookup(name)
+			switch {
+			case name == "config" || name == "help" || f == nil && !known(cmd.Root(), name):
+				return &usageError{"there is no flag --" + name, "see imgwrap --help"}
+			case f == nil || f.Changed:
+				return nil
+			}
+			a.configured = append(a.configured, name)
+			return setFlag(cmd.Flags(), name, values)
+		})
 	}
-	for _, s := range settings {
-		f := cmd.Flags().Lookup(s.name)
-		switch {
-		case s.name == "config" || s.name == "help" || f == nil && !known(cmd.Root(), s.name):
-			return &usageError{fmt.Sprintf("%s:%d: there is no flag --%s to set", a.config, s.line, s.name), "see imgwrap --help"}
-		case f == nil || f.Changed:
-			continue
-		}
-		if err := setFlag(cmd.Flags(), s.name, s.values); err != nil {
-			return &usageError{fmt.Sprintf("%s:%d: %v", a.config, s.line, err), "write it as on the command line, lists as YAML's"}
-		}
-		a.configured = append(a.configured, s.name)
-	}
-	return nil
+	return listUsage(err)
 }
 
 // known says whether a command, or one below it, has a flag.
@@ -50,67 +47,12 @@ func known(cmd *cobra.Command, name string) bool {
 		slices.ContainsFunc(cmd.Commands(), func(c *cobra.Command) bool { return known(c, name) })
 }
 
-// setting is what a file says of a flag.
-type setting struct {
-	name   string
-	values []string
-	line   int
-}
-
-// parseConfig reads a YAML mapping of the names of flags to their values.
-func parseConfig(file string, content []byte) ([]setting, error) {
-	fail := func(line int, problem string) ([]setting, error) {
-		return nil, &usageError{fmt.Sprintf("%s:%d: %s", file, line, problem), "write lines such as endpoint: http://collector:4318"}
+// listUsage is an error of a list as one of usage.
+func listUsage(err error) error {
+	if e, ok := errors.AsType[*bulk.Error](err); ok {
+		return &usageError{e.Error(), cmp.Or(e.Hint(), "see imgwrap --help")}
 	}
-	var document yaml.Node
-	if err := yaml.Unmarshal(content, &document); err != nil {
-		return nil, &usageError{fmt.Sprintf("%s: %s", file, strings.TrimPrefix(err.Error(), "yaml: ")), "write YAML: lines such as endpoint: http://collector:4318"}
-	}
-	if len(document.Content) == 0 {
-		return nil, nil
-	}
-	root := document.Content[0]
-	if root.Kind != yaml.MappingNode {
-		return fail(root.Line, "it is no mapping of flags to values")
-	}
-	var settings []setting
-	for i := 0; i+1 < len(root.Content); i += 2 {
-		key, value := root.Content[i], root.Content[i+1]
-		if slices.ContainsFunc(settings, func(s setting) bool { return s.name == key.Value }) {
-			return fail(key.Line, fmt.Sprintf("%s is there twice", key.Value))
-		}
-		values, err := configValues(value)
-		if err != nil {
-			return fail(key.Line, fmt.Sprintf("%s: %v", key.Value, err))
-		}
-		settings = append(settings, setting{key.Value, values, key.Line})
-	}
-	return settings, nil
-}
-
-// configValues are those of a scalar, or of a list of them.
-func configValues(n *yaml.Node) ([]string, error) {
-	if n.Kind == yaml.AliasNode {
-		n = n.Alias
-	}
-	nodes := []*yaml.Node{n}
-	if n.Kind == yaml.SequenceNode {
-		nodes = n.Content
-	}
-	values := []string{}
-	for _, n := range nodes {
-		if n.Kind == yaml.AliasNode {
-			n = n.Alias
-		}
-		switch {
-		case n.Kind != yaml.ScalarNode:
-			return nil, errors.New("it takes a value, or a list of values")
-		case n.Tag == "!!null":
-			return nil, errors.New("it has no value")
-		}
-		values = append(values, n.Value)
-	}
-	return values, nil
+	return err
 }
 
 // setFlag gives a flag its values, in place of those it has.

@@ -133,14 +133,9 @@ func isDigest(s string) bool { return digestForm.MatchString(s) }
 var yamlError = regexp.MustCompile(`^yaml: line (\d+): `)
 
 func (p *parser) yaml(content []byte) (*List, error) {
-	root, err := decode(content)
+	root, err := p.decode(content)
 	if err != nil {
-		e := &Error{p.file, 0, strings.TrimPrefix(err.Error(), "yaml: "), "check the file's YAML"}
-		if m := yamlError.FindStringSubmatch(err.Error()); m != nil {
-			e.Line, _ = strconv.Atoi(m[1])
-			e.Problem = strings.TrimPrefix(err.Error(), m[0])
-		}
-		return nil, e
+		return nil, err
 	}
 	const remedy = "a list has the keys defaults and images"
 	if root == nil {
@@ -154,16 +149,8 @@ func (p *parser) yaml(content []byte) (*List, error) {
 	for _, f := range fields {
 		switch f.name {
 		case keyDefaults:
-			defaults, err := p.fields(f.value, keyDefaults, "write names of flags and their values, as in defaults: {endpoint: http://collector:4318}")
-			if err != nil {
+			if err := p.defaults(l, f.value, keyDefaults); err != nil {
 				return nil, err
-			}
-			l.Defaults, l.lines = Options{}, map[string]int{}
-			for _, d := range defaults {
-				if l.Defaults[d.name], err = p.values(d); err != nil {
-					return nil, err
-				}
-				l.lines[d.name] = d.line
 			}
 		case keyImages:
 			if l.Entries, err = p.entries(f.value); err != nil {
@@ -174,6 +161,48 @@ func (p *parser) yaml(content []byte) (*List, error) {
 		}
 	}
 	return l, nil
+}
+
+// ParseOptions reads a file that has nothing but options: a list of no images, with
+// these as its defaults. The error is an *Error.
+func ParseOptions(name string, content []byte) (*List, error) {
+	l := &List{file: name}
+	p := &parser{file: name}
+	root, err := p.decode(content)
+	if err != nil || root == nil {
+		return l, err
+	}
+	return l, p.defaults(l, root, "the file")
+}
+
+// defaults reads the options of all entries, a mapping that errors call what.
+func (p *parser) defaults(l *List, n *yaml.Node, what string) error {
+	options, err := p.fields(n, what, "write names of flags and their values, such as endpoint: http://collector:4318")
+	if err != nil {
+		return err
+	}
+	l.Defaults, l.lines = Options{}, map[string]int{}
+	for _, o := range options {
+		if l.Defaults[o.name], err = p.values(o); err != nil {
+			return err
+		}
+		l.lines[o.name] = o.line
+	}
+	return nil
+}
+
+// decode is decode with an error that says where.
+func (p *parser) decode(content []byte) (*yaml.Node, error) {
+	root, err := decode(content)
+	if err == nil {
+		return root, nil
+	}
+	e := &Error{p.file, 0, strings.TrimPrefix(err.Error(), "yaml: "), "check the file's YAML"}
+	if m := yamlError.FindStringSubmatch(err.Error()); m != nil {
+		e.Line, _ = strconv.Atoi(m[1])
+		e.Problem = strings.TrimPrefix(err.Error(), m[0])
+	}
+	return nil, e
 }
 
 // decode returns the only document, nil if there is none. The YAML parser panics
