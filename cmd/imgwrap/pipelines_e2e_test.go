@@ -7,6 +7,7 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/json"
+	"encoding/xml"
 	"fmt"
 	"io/fs"
 	"maps"
@@ -18,6 +19,7 @@ import (
 	"testing"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
 
 	"github.com/imgwrap/imgwrap/cmd/internal/testbed"
 )
@@ -62,24 +64,27 @@ func (p *pipelines) command(t *testing.T, dir string, args ...string) *exec.Cmd 
 
 // lint asks those whose formats they are, or who know them best.
 func (p *pipelines) lint(t *testing.T) {
-	glob := func(pattern string) []string {
-		files, err := filepath.Glob(filepath.Join(ciDocs, pattern))
-		if err != nil || len(files) == 0 {
-			t.Fatalf("finding %s: %d, %v", pattern, len(files), err)
-		}
-		return files
-	}
 	check := func(args ...string) {
 		t.Helper()
 		if out, err := p.command(t, "", args...).CombinedOutput(); err != nil {
 			t.Errorf("%s: %v\n%s", args[0], err, out)
 		}
 	}
-	workflows, action := glob("github/workflows/*.yml"), glob("github/action.yml")
+	workflows, action := glob(t, ciDocs+"/github/workflows/*.yml"), glob(t, ciDocs+"/github/action.yml")
 	check(append([]string{"actionlint", "-shellcheck=" + filepath.Join(p.tools, "shellcheck")}, workflows...)...)
 	check(append([]string{"check-jsonschema", "--builtin-schema=vendor.github-workflows"}, workflows...)...)
 	check(append([]string{"check-jsonschema", "--builtin-schema=vendor.github-actions"}, action...)...)
-	check(append([]string{"check-jsonschema", "--builtin-schema=vendor.gitlab-ci", "--data-transform=gitlab-ci"}, glob("gitlab/.gitlab-ci.yml")...)...)
+	check(append([]string{"check-jsonschema", "--builtin-schema=vendor.gitlab-ci", "--data-transform=gitlab-ci"}, glob(t, ciDocs+"/gitlab/.gitlab-ci.yml")...)...)
+}
+
+// glob are the files of a pattern, one at least.
+func glob(t *testing.T, pattern string) []string {
+	t.Helper()
+	files, err := filepath.Glob(pattern)
+	if err != nil || len(files) == 0 {
+		t.Fatalf("finding %s: %d, %v", pattern, len(files), err)
+	}
+	return files
 }
 
 // github runs the workflows of docs/ci/github by act.
@@ -92,6 +97,8 @@ func (p *pipelines) github(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Run("wrap", g.wrap)
+	t.Run("bulk", g.bulk)
+	t.Run("promote", g.promote)
 }
 
 // wrap is the workflow of an application.
@@ -100,7 +107,7 @@ func (g *github) wrap(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	run := g.run(t, "wrap.yml", "push", `{"ref": "refs/tags/v1.4"}`, "BUILT="+source.String())
+	run := g.run(t, newRepository(t, onGitHub), "wrap.yml", "push", `{"ref": "refs/tags/v1.4"}`, "BUILT="+source.String())
 	got := run.outputs("image", "otel")
 	ref := g.bed.Registry() + "/shop/cart:v1.4-otel"
 	g.checkWrapped(t, ref, source)
@@ -111,6 +118,144 @@ func (g *github) wrap(t *testing.T) {
 	checkSummary(t, run.summaries("image"), ref)
 	if out := run.stdout("deploy"); !strings.Contains(out, "deploying "+ref+"@"+want) {
 		t.Errorf("deploy printed %q", out)
+	}
+}
+
+// bulk is the workflow that wraps many images.
+func (g *github) bulk(t *testing.T) {
+	repo := newRepository(t, onGitHub)
+	g.writeList(t, filepath.Join(repo, "images.yaml"), "github-fleet")
+	run := g.run(t, repo, "bulk.yml", "workflow_dispatch", "{}")
+	g.checkFleet(t, "github-fleet", run.summaries("wrap"), glob(t, g.store+"/report-*/report.xml"))
+}
+
+// promote are the workflows of manifests: the check of pull requests fails until the
+// changes that the other one asks for are there.
+func (g *github) promote(t *testing.T) {
+	repo := newRepository(t, onGitHub)
+	g.writeManifests(t, repo, "github-gitops")
+	check := func(want int) {
+		t.Helper()
+		r, err := g.try(t, repo, "promote-check.yml", "pull_request", "{}")
+		if got := strings.Contains(r.messages(), "exit status 4"); got != (want == 4) || (err == nil) != (want == 0) {
+			t.Errorf("the check: %v, want exit code %d\n%s", err, want, r.messages())
+		}
+	}
+	check(4)
+	ref := g.bed.Registry() + "/github-gitops/cart:1.4-otel"
+	for _, environment := range []struct{ name, payload string }{
+		{"staging", "{}"},
+		{"production", `{"inputs": {"production": "true"}}`},
+	} {
+		r := g.run(t, repo, "promote.yml", "workflow_dispatch", environment.payload)
+		request := filepath.Join(g.store, "promote", environment.name)
+		if rest := readFile(t, request+"/rest"); len(rest) > 0 {
+			t.Errorf("the change of %s leaves out\n%s", environment.name, rest)
+		}
+		for _, text := range []string{string(readFile(t, request+"/body")), r.summaries("promote")} {
+			if want := "| `" + ref + "` | `" + digest(t, image(t, ref)).String() + "` |"; !strings.Contains(text, want) {
+				t.Errorf("%s: the report lacks %s:\n%s", environment.name, want, text)
+			}
+		}
+		output(t, "git", "-C", repo, "apply", request+"/diff")
+		g.checkPinned(t, repo, environment.name, ref)
+	}
+	check(0)
+}
+
+// checkPinned checks that the manifest of an environment names a wrapped image.
+func (p *pipelines) checkPinned(t *testing.T, dir, environment, ref string) {
+	t.Helper()
+	want := "          image: " + ref + "@" + digest(t, image(t, ref)).String() + "\n"
+	if text := string(readFile(t, filepath.Join(dir, environment, "cart.yaml"))); !strings.HasSuffix(text, want) {
+		t.Errorf("%s has\n%s\nwant %s", environment, text, want)
+	}
+}
+
+// writeManifests pushes an image and writes manifests of two environments that name
+// it.
+func (p *pipelines) writeManifests(t *testing.T, dir, repository string) {
+	t.Helper()
+	if _, err := p.bed.Push(t.Context(), "trixie-flask", repository+"/cart:1.4"); err != nil {
+		t.Fatal(err)
+	}
+	for _, environment := range []string{"staging", "production"} {
+		p.write(t, filepath.Join(dir, environment, "cart.yaml"), `apiVersion: apps/v1
+kind: Deployment
+metadata: {name: cart}
+spec:
+  selector: {matchLabels: {app: cart}}
+  template:
+    metadata: {labels: {app: cart}}
+    spec:
+      containers:
+        - name: cart
+          image: `+p.bed.Registry()+"/"+repository+"/cart:1.4\n")
+	}
+}
+
+// fleet are images that are wrapped together, by the names of their recipes.
+var fleet = map[string]string{"cart": "trixie-flask", "search": "trixie-flask", "web": "bookworm-gunicorn"}
+
+// writeList pushes the fleet, and an image without Python, and writes the list of
+// them.
+func (p *pipelines) writeList(t *testing.T, file, repository string) {
+	t.Helper()
+	if _, err := p.bed.PushImage(t.Context(), empty.Image, repository+"/proxy:1.0"); err != nil {
+		t.Fatal(err)
+	}
+	text := "images:\n  - " + p.bed.Registry() + "/" + repository + "/proxy:1.0\n"
+	for name, recipe := range fleet {
+		if _, err := p.bed.Push(t.Context(), recipe, repository+"/"+name+":1.0"); err != nil {
+			t.Fatal(err)
+		}
+		text += "  - " + p.bed.Registry() + "/" + repository + "/" + name + ":1.0\n"
+	}
+	p.write(t, file, text)
+}
+
+// checkFleet checks what jobs made of the list, each a part of it, and what their
+// summaries and reports for machines tell.
+func (p *pipelines) checkFleet(t *testing.T, repository, summary string, reports []string) {
+	t.Helper()
+	if len(reports) != 4 {
+		t.Fatalf("%d reports %q, want one of each of 4 jobs", len(reports), reports)
+	}
+	told := map[string]int{}
+	for _, file := range reports {
+		var suite struct {
+			Tests    int `xml:"tests,attr"`
+			Failures int `xml:"failures,attr"`
+			Errors   int `xml:"errors,attr"`
+			Cases    []struct {
+				Name    string    `xml:"name,attr"`
+				Skipped *struct{} `xml:"skipped"`
+			} `xml:"testcase"`
+		}
+		if err := xml.Unmarshal(readFile(t, file), &suite); err != nil {
+			t.Fatalf("%s: %v", file, err)
+		}
+		if suite.Tests != len(suite.Cases) || suite.Failures+suite.Errors > 0 {
+			t.Errorf("%s: %+v", file, suite)
+		}
+		for _, c := range suite.Cases {
+			name, _, _ := strings.Cut(strings.TrimPrefix(c.Name, p.bed.Registry()+"/"+repository+"/"), "@")
+			if c.Skipped != nil {
+				name += " skipped"
+			}
+			told[name]++
+		}
+	}
+	want := map[string]int{"proxy:1.0 skipped": 1}
+	for name := range fleet {
+		want[name+":1.0"]++
+		ref := p.bed.Registry() + "/" + repository + "/" + name + ":1.0-otel"
+		if row := "| `" + ref + "` | `" + digest(t, image(t, ref)).String() + "` |"; !strings.Contains(summary, row) {
+			t.Errorf("the summary lacks %s:\n%s", row, summary)
+		}
+	}
+	if !maps.Equal(told, want) {
+		t.Errorf("the reports tell of %v, want %v", told, want)
 	}
 }
 
@@ -169,25 +314,38 @@ runs:
   steps:
     - shell: bash
       run: |
-        mkdir "$STORE/pull-request"
+        request="$STORE/${{ inputs.branch }}"
+        mkdir -p "$request"
         git add -- '${{ inputs.add-paths }}'
-        git diff --cached > "$STORE/pull-request/diff"
-        git status --porcelain | grep -v '^[AM] ' > "$STORE/pull-request/rest" || true
-        cp '${{ inputs.body-path }}' "$STORE/pull-request/body"
+        git diff --cached > "$request/diff"
+        git status --porcelain | grep -v '^[AM] ' > "$request/rest" || true
+        cp '${{ inputs.body-path }}' "$request/body"
 `,
 }
 
-// run runs a workflow in the repository shop/cart, which has the files of a
-// directory if one is named. env are variables of the stand-ins.
-func (g *github) run(t *testing.T, workflow, event, payload string, env ...string) *githubRun {
+// run runs a workflow that succeeds.
+func (g *github) run(t *testing.T, repo, workflow, event, payload string, env ...string) *githubRun {
 	t.Helper()
-	repo := t.TempDir()
+	r, err := g.try(t, repo, workflow, event, payload, env...)
+	if err != nil {
+		t.Fatalf("%s: %v\n%s", workflow, err, r.messages())
+	}
+	return r
+}
+
+// onGitHub is the origin of a repository there.
+const onGitHub = "https://github.com/shop/cart"
+
+// try runs a workflow, as the only one, in a repository's files as they are. env are
+// variables of the stand-ins.
+func (g *github) try(t *testing.T, repo, workflow, event, payload string, env ...string) (*githubRun, error) {
+	t.Helper()
 	text, err := os.ReadFile(filepath.Join(ciDocs, "github/workflows", workflow))
 	if err != nil {
 		t.Fatal(err)
 	}
 	g.write(t, filepath.Join(repo, ".github/workflows", workflow), strings.ReplaceAll(string(text), "ghcr.io", g.bed.Registry()))
-	commit(t, repo, "https://github.com/shop/cart")
+	commit(t, repo)
 	payloadFile := filepath.Join(t.TempDir(), "event.json")
 	g.write(t, payloadFile, payload)
 	args := []string{"act", event, "--json", "--platform=ubuntu-latest=-self-hosted", "--no-cache-server",
@@ -203,8 +361,8 @@ func (g *github) run(t *testing.T, workflow, event, payload string, env ...strin
 		}
 	}
 	cmd := g.command(t, repo, args...)
-	var stdout, stderr bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	var stdout bytes.Buffer
+	cmd.Stdout = &stdout
 	err = cmd.Run()
 	r := &githubRun{}
 	for lines := bufio.NewScanner(&stdout); lines.Scan(); {
@@ -213,10 +371,7 @@ func (g *github) run(t *testing.T, workflow, event, payload string, env ...strin
 			r.events = append(r.events, e)
 		}
 	}
-	if err != nil {
-		t.Fatalf("%s: %v\n%s\n%s", workflow, err, r.messages(), stderr.String())
-	}
-	return r
+	return r, err
 }
 
 // usesOf returns the actions that a workflow and the action use, OWNER/NAME[/PATH]@REF.
@@ -296,6 +451,8 @@ func (r *githubRun) stdout(job string) string {
 // gitlab runs the templates of docs/ci/gitlab by gitlab-ci-local.
 func (p *pipelines) gitlab(t *testing.T) {
 	t.Run("wrap", p.gitlabWrap)
+	t.Run("bulk", p.gitlabBulk)
+	t.Run("promote", p.gitlabPromote)
 }
 
 // gitlabWrap is the pipeline of an application. buildah builds the image, of what
@@ -304,9 +461,10 @@ func (p *pipelines) gitlabWrap(t *testing.T) {
 	if _, err := p.bed.Push(t.Context(), "trixie-flask", "gitlab/base:1.0"); err != nil {
 		t.Fatal(err)
 	}
-	repo := t.TempDir()
+	repo := newRepository(t, onGitLab)
 	p.write(t, filepath.Join(repo, "Dockerfile"), "FROM "+p.bed.Registry()+"/gitlab/base:1.0\nLABEL of=gitlab\n")
-	out := p.gitlabCI(t, repo, "CI_COMMIT_TAG=v1.4")
+	p.copyGitLab(t, repo)
+	out := p.gitlabCI(t, repo, "", "CI_COMMIT_TAG=v1.4")
 	ref := p.bed.Registry() + "/gitlab/cart:v1.4-otel"
 	p.checkWrapped(t, ref, digest(t, image(t, p.bed.Registry()+"/gitlab/cart:v1.4")))
 	want := digest(t, image(t, ref)).String()
@@ -344,27 +502,99 @@ func checkSummary(t *testing.T, summary, ref string) {
 	}
 }
 
-// gitlabCI runs the pipeline of a directory that has a copy of docs/ci/gitlab.
-func (p *pipelines) gitlabCI(t *testing.T, repo string, variables ...string) string {
-	t.Helper()
-	if err := os.CopyFS(repo, os.DirFS(filepath.Join(ciDocs, "gitlab"))); err != nil {
+// gitlabPromote is the pipeline of manifests. Its jobs push to a repository that is
+// where GitLab's would be, and notes the options that pushing had.
+func (p *pipelines) gitlabPromote(t *testing.T) {
+	repo, origin := newRepository(t, onGitLab), t.TempDir()
+	output(t, "git", "init", "--quiet", "--bare", origin)
+	output(t, "git", "-C", origin, "config", "receive.advertisePushOptions", "true")
+	hook := "#!/bin/sh\nenv | grep '^GIT_PUSH_OPTION_[0-9]' | sort > options\n"
+	if err := os.WriteFile(filepath.Join(origin, "hooks/pre-receive"), []byte(hook), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	commit(t, repo, "https://gitlab.com/gitlab/cart.git")
+	g := &pipelines{bed: p.bed, w: p.w, tools: p.tools, env: append(slices.Clip(p.env),
+		"GIT_CONFIG_COUNT=1", "GIT_CONFIG_KEY_0=url."+origin+".insteadOf",
+		"GIT_CONFIG_VALUE_0=https://oauth2:secret@gitlab.com/gitlab/cart.git")}
+	g.copyGitLab(t, repo)
+	g.write(t, filepath.Join(repo, ".gitlab-ci.yml"), "include: [{local: templates/promote.yml}]\n")
+	g.writeManifests(t, repo, "gitlab-gitops")
+	check := func(want string) {
+		t.Helper()
+		if out, _ := g.tryGitLab(t, repo, "", "CI_PIPELINE_SOURCE=merge_request_event"); !strings.Contains(out, want) {
+			t.Errorf("the check of merge requests, want %s:\n%s", want, out)
+		}
+	}
+	check("FAIL 4")
+	ref := g.bed.Registry() + "/gitlab-gitops/cart:1.4-otel"
+	for _, environment := range []struct{ name, job, source string }{
+		{"staging", "", "schedule"},
+		{"production", "imgwrap promote production", "web"},
+	} {
+		g.gitlabCI(t, repo, environment.job, "CI_PIPELINE_SOURCE="+environment.source, "PROMOTE_TOKEN=secret")
+		want := "GIT_PUSH_OPTION_0=merge_request.create\nGIT_PUSH_OPTION_1=merge_request.target=main\n" +
+			"GIT_PUSH_OPTION_2=merge_request.title=Pin wrapped images in " + environment.name + "\n"
+		if got := string(readFile(t, origin+"/options")); got != want {
+			t.Errorf("pushed with\n%s\nwant\n%s", got, want)
+		}
+		output(t, "git", "-C", repo, "pull", "--quiet", "--ff-only", origin, "promote-"+environment.name)
+		g.checkPinned(t, repo, environment.name, ref)
+	}
+	check("PASS")
+}
+
+// gitlabBulk is the pipeline that wraps many images.
+func (p *pipelines) gitlabBulk(t *testing.T) {
+	repo := newRepository(t, onGitLab)
+	p.writeList(t, filepath.Join(repo, "images.yaml"), "gitlab-fleet")
+	p.copyGitLab(t, repo)
+	p.write(t, filepath.Join(repo, ".gitlab-ci.yml"), "include: [{local: templates/bulk.yml}]\n")
+	p.gitlabCI(t, repo, "")
+	var summary string
+	for _, file := range glob(t, repo+"/.gitlab-ci-local/artifacts/*/imgwrap-*.md") {
+		summary += string(readFile(t, file))
+	}
+	p.checkFleet(t, "gitlab-fleet", summary, glob(t, repo+"/.gitlab-ci-local/artifacts/*/imgwrap-*.xml"))
+}
+
+func (p *pipelines) copyGitLab(t *testing.T, dir string) {
+	t.Helper()
+	if err := os.CopyFS(dir, os.DirFS(ciDocs+"/gitlab")); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// onGitLab is the origin of a repository there.
+const onGitLab = "https://gitlab.com/gitlab/cart.git"
+
+// gitlabCI runs a pipeline that succeeds.
+func (p *pipelines) gitlabCI(t *testing.T, repo, job string, variables ...string) string {
+	t.Helper()
+	out, err := p.tryGitLab(t, repo, job, variables...)
+	if err != nil {
+		t.Fatalf("gitlab-ci-local: %v\n%s", err, out)
+	}
+	return out
+}
+
+// tryGitLab runs the pipeline of a repository's files as they are, or one job of it,
+// and returns what jobs printed.
+func (p *pipelines) tryGitLab(t *testing.T, repo, job string, variables ...string) (string, error) {
+	t.Helper()
+	commit(t, repo)
 	args := []string{"gitlab-ci-local", "--force-shell-executor", "--shell-isolation"}
 	variables = append(variables, "CI_REGISTRY="+p.bed.Registry(), "CI_REGISTRY_IMAGE="+p.bed.Registry()+"/gitlab/cart",
-		"CI_REGISTRY_USER=ci", "CI_REGISTRY_PASSWORD=secret")
+		"CI_REGISTRY_USER=ci", "CI_REGISTRY_PASSWORD=secret", "IMGWRAP_CACHE_DIR="+p.w.cache)
 	var names []string
 	for _, v := range variables {
 		name, _, _ := strings.Cut(v, "=")
 		args, names = append(args, "--variable="+v), append(names, name)
 	}
 	args = append(args, "--ignore-predefined-vars="+strings.Join(names, ","))
-	out, err := p.command(t, repo, args...).CombinedOutput()
-	if err != nil {
-		t.Fatalf("gitlab-ci-local: %v\n%s", err, out)
+	if job != "" {
+		args = append(args, job)
 	}
-	return string(out)
+	out, err := p.command(t, repo, args...).CombinedOutput()
+	return string(out), err
 }
 
 // write writes a file of a test's own.
@@ -378,18 +608,20 @@ func (p *pipelines) write(t *testing.T, file, text string) {
 	}
 }
 
-// commit makes a directory a repository of git, with all files committed, and an
-// origin that is not there.
-func commit(t *testing.T, dir, origin string) {
+// newRepository makes a repository of git, with an origin that is not there.
+func newRepository(t *testing.T, origin string) string {
 	t.Helper()
-	for _, args := range [][]string{
-		{"init", "--quiet", "--initial-branch=main"},
-		{"remote", "add", "origin", origin},
-		{"add", "--all"},
-		{"-c", "user.name=ci", "-c", "user.email=ci@example.com", "commit", "--quiet", "--message=begin"},
-	} {
-		output(t, "git", append([]string{"-C", dir}, args...)...)
-	}
+	dir := t.TempDir()
+	output(t, "git", "-C", dir, "init", "--quiet", "--initial-branch=main")
+	output(t, "git", "-C", dir, "remote", "add", "origin", origin)
+	return dir
+}
+
+// commit commits all of a repository's files as they are.
+func commit(t *testing.T, dir string) {
+	t.Helper()
+	output(t, "git", "-C", dir, "add", "--all")
+	output(t, "git", "-C", dir, "-c", "user.name=shop", "-c", "user.email=shop@example.com", "commit", "--quiet", "--allow-empty", "--message=files")
 }
 
 // pathWithout is the environment's PATH without the directories that have a program.
