@@ -311,12 +311,32 @@ func (p *promoter) plan(ctx context.Context, s *subject, ref string, flags map[s
 	}
 	s.becomes(e, state)
 	s.from, s.options = pinned(ref, pl, options), options
+	s.warnPlan(pl)
+	return nil
+}
+
+// warnPlan says what the plan of an image warns of.
+func (s *subject) warnPlan(pl *Plan) {
 	for _, im := range pl.Images() {
+		platform := ""
+		if pl.Index != nil {
+			platform = im.Platform + ": "
+		}
 		for _, w := range im.Warnings {
-			s.warn("%s: %s", e.Source, w)
+			s.warn("%s: %s%s", s.source(), platform, w)
 		}
 	}
-	return nil
+	if pl.Index != nil {
+		for _, w := range pl.Index.Warnings {
+			s.warn("%s: %s", s.source(), w)
+		}
+	}
+	if s.state == PromotedCurrent {
+		return
+	}
+	for _, d := range pl.Dropped {
+		s.warn("%s: dropped: %s", s.source(), d)
+	}
 }
 
 // moved says whether the source of a wrapped image is something else by now than

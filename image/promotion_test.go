@@ -1,8 +1,11 @@
 package image
 
 import (
+	"context"
 	"fmt"
+	"os"
 	"path"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -10,6 +13,7 @@ import (
 	"github.com/rogpeppe/go-internal/txtar"
 
 	"github.com/imgwrap/imgwrap/image/promote"
+	"github.com/imgwrap/imgwrap/image/registry"
 )
 
 const testDigest = "sha256:0123456789012345678901234567890123456789012345678901234567890123"
@@ -387,5 +391,90 @@ func TestCopy(t *testing.T) {
 				t.Errorf("warning is %q, want %q", warning, tt.warning)
 			}
 		})
+	}
+}
+
+func TestWriteAll(t *testing.T) {
+	dir := t.TempDir()
+	file := func(name, content string) fileEdit {
+		e := fileEdit{name: name, path: filepath.Join(dir, name), after: []byte("after " + name)}
+		if content != "" {
+			e.before = []byte(content)
+			if err := os.WriteFile(e.path, e.before, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return e
+	}
+	check := func(e fileEdit, want string) {
+		t.Helper()
+		if got, err := os.ReadFile(e.path); err != nil || string(got) != want {
+			t.Errorf("%s is %q, %v, want %q", e.name, got, err, want)
+		}
+	}
+	a, b, lock := file("a.yaml", "a"), file("b.yaml", "b"), file("lock", "")
+
+	changed := b
+	changed.before = []byte("other")
+	if err := writeAll([]fileEdit{a, changed, lock}); err == nil || err.Error() != "b.yaml was changed meanwhile; no file was written, run it again" {
+		t.Errorf("error is %v", err)
+	}
+	check(a, "a")
+
+	beyond := lock
+	beyond.path = filepath.Join(dir, "a.yaml", "lock")
+	if err := writeAll([]fileEdit{a, b, beyond}); err == nil || !strings.HasSuffix(err.Error(), "; no file was changed") {
+		t.Errorf("error is %v", err)
+	}
+	check(a, "a")
+	check(b, "b")
+
+	if err := writeAll([]fileEdit{a, b, lock}); err != nil {
+		t.Fatal(err)
+	}
+	check(a, "after a.yaml")
+	check(b, "after b.yaml")
+	check(lock, "after lock")
+	if info, err := os.Stat(a.path); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("mode is %v, %v", info.Mode(), err)
+	}
+}
+
+func TestSpelled(t *testing.T) {
+	for _, tt := range []struct{ image, source, want string }{
+		{"registry.example.com/shop/web:v1-otel", "registry.example.com/shop/web", "registry.example.com/shop/web:v1-otel"},
+		{"index.docker.io/library/app:v1-otel", "app", "app:v1-otel"},
+		{"index.docker.io/shop/app:v1-otel", "shop/app", "shop/app:v1-otel"},
+		{"index.docker.io/library/app:v1-otel", "docker.io/library/app", "docker.io/library/app:v1-otel"},
+		{"index.docker.io/shop/app:v1-otel", "index.docker.io/shop/app", "docker.io/shop/app:v1-otel"},
+	} {
+		if got := spelled(tt.image, tt.source); got != tt.want {
+			t.Errorf("%s for %s is %s, want %s", tt.image, tt.source, got, tt.want)
+		}
+	}
+}
+
+// What is interrupted before it writes has written nothing.
+func TestPromoteInterrupted(t *testing.T) {
+	dir := t.TempDir()
+	const pod = "apiVersion: v1\nkind: Pod\nmetadata: {name: web}\nspec: {containers: [{name: web, image: '127.0.0.1:1/web:v1'}]}\n"
+	file := filepath.Join(dir, "web.yaml")
+	if err := os.WriteFile(file, []byte(pod), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	w := &Wrapper{Registry: registry.New(registry.Options{})}
+	p, err := w.Promote(ctx, []string{file}, PromoteOptions{
+		Workers: 1,
+		Options: func(map[string][]string) (Options, error) {
+			cancel()
+			return Options{}, nil
+		},
+	})
+	if err == nil || err.Error() != "interrupted; no file was written" || p == nil || len(p.Files) > 0 {
+		t.Errorf("promotion is %+v, error %v", p, err)
+	}
+	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 1 {
+		t.Errorf("there is %v, %v", entries, err)
 	}
 }

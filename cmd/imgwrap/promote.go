@@ -39,7 +39,7 @@ func (f *promoteFlags) register(cmd *cobra.Command) {
 	flags.StringArrayVar(&f.fields, "field", nil, "[KIND:]`PATH` of a further field that names an image, such as Workspace:spec.image (repeatable)")
 	flags.BoolVar(&o.Values, "values", false, "take YAML for the values of a Helm chart that does not say what it is")
 	flags.IntVar(&o.Workers, "workers", 4, "how many images are handled at the same time")
-	f.output.register(flags, formMarkdown)
+	f.output.register(flags, formMarkdown, formJUnit)
 }
 
 func (a *app) promoteCommand() *cobra.Command {
@@ -146,6 +146,7 @@ func (a *app) promote(cmd *cobra.Command, paths []string, f *promoteFlags) error
 		json:     p,
 		text:     func(w io.Writer) error { return f.text(w, p) },
 		markdown: func(w io.Writer) error { return markdownPromotion(w, p) },
+		junit:    func(w io.Writer) error { return junitPromotion(w, p, f.check) },
 	}))
 }
 
@@ -245,4 +246,28 @@ func markdownPromotion(w io.Writer, p *image.Promotion) error {
 		return err
 	}
 	return markdownList(w, "Warnings", p.Warnings)
+}
+
+// junitPromotion writes a case for each image, and with --check one for each
+// place in a file that is not as it should be.
+func junitPromotion(w io.Writer, p *image.Promotion, check bool) error {
+	var cases []testCase
+	for _, im := range p.Images {
+		c := testCase{Class: "images", Name: im.Source}
+		switch im.State {
+		case image.PromotedFailed:
+			c.Error = &testProblem{Message: im.Reason, Type: string(im.State)}
+		case image.PromotedKept:
+			c.Skipped = &testProblem{Message: im.Reason}
+		default:
+			c.Output = promotedLine(im)
+		}
+		cases = append(cases, c)
+	}
+	if check {
+		for _, line := range p.Pending() {
+			cases = append(cases, testCase{Class: "files", Name: line, Failure: &testProblem{Message: line, Type: "check"}})
+		}
+	}
+	return writeJUnit(w, "imgwrap promote", cases)
 }
