@@ -69,7 +69,8 @@ func (j *journal) read() error {
 		if err != nil && !errors.Is(err, io.EOF) {
 			return err
 		}
-		if start := line[:min(len(line), len(journalStart))]; first && !bytes.HasPrefix([]byte(journalStart), start) {
+		start := bytes.TrimSuffix(line[:min(len(line), len(journalStart))], []byte("\n"))
+		if first && !bytes.HasPrefix([]byte(journalStart), start) {
 			return &usageError{fmt.Sprintf("--state %s: it is no state of imgwrap bulk", j.name), "name a file that does not exist yet"}
 		}
 		if err != nil {
