@@ -1,7 +1,7 @@
 GO ?= go
 GOLANGCI_LINT = github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.5.0
 
-.PHONY: build test demo bench bench-runtime tools check lint
+.PHONY: build test demo bench bench-bulk bench-runtime tools check lint
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -o imgwrap ./cmd/imgwrap
@@ -25,6 +25,11 @@ demo: tools
 # hour, 15 GB of disk, and an otherwise idle machine; see docs/performance.md.
 bench: tools
 	$(GO) run ./cmd/bench images
+
+# What wrapping many images on a few bases costs, at once and one by one. Takes
+# half an hour, and an otherwise idle machine; see docs/performance.md.
+bench-bulk: tools
+	$(GO) run ./cmd/bench images -parts bulk -rounds 3
 
 # What telemetry costs an application: start, export, load, memory. Takes a
 # quarter of an hour, and an otherwise idle machine; see docs/performance.md.

@@ -114,3 +114,32 @@ func TestGoals(t *testing.T) {
 		}
 	}
 }
+
+func TestBulkTables(t *testing.T) {
+	b := &imagesBench{imgwrap: "imgwrap", cache: "/cache", workers: 4}
+	costs := map[string][]cost{}
+	for _, w := range b.bulkWays() {
+		costs[w.name] = []cost{{Wall: 10, CPU: 20, Memory: 40}}
+	}
+	costs[eachEmpty] = []cost{{Wall: 100, CPU: 80, Memory: 30}}
+	traffic := map[string]wire.Traffic{bulkFirst: {
+		Kinds:  map[string]wire.Count{"GET layer": {Requests: 3, Received: 6_500_000}, "PUT layer": {Requests: 1, Sent: 1500}},
+		Layers: map[string]wire.Count{"a": {Requests: 1, Received: 6_000_000}, "b": {Requests: 2, Received: 500_000}},
+	}}
+	var out strings.Builder
+	facts := bulkFacts{images: 200, bases: 5, layers: 1000, bytes: 9e9, distinct: 220, distinctBytes: 3e8, first: 1e8, workers: 4}
+	if err := writeBulk(&out, facts, 3, b.bulkWays(), costs, traffic); err != nil {
+		t.Fatal(err)
+	}
+	for _, line := range []string{
+		"200 images on 5 bases, 1000 layers of 9000 MB in all, of which 220 of 300 MB differ; the first image has 100 MB; 4 workers: median of 3 rounds",
+		"| `imgwrap bulk`, never seen | 10.00 | 20.00 | 40 | 50 | 1.00 | 1.00 |",
+		"| `imgwrap` for each, an empty cache each time | 100.00 | 80.00 | 30 | 500 | 10.00 | 4.00 |",
+		"| `imgwrap`, one image, never seen | 10.00 | 20.00 | 40 | 10000 | 1.00 | 1.00 |",
+		"| `imgwrap bulk`, never seen | 4 | 3 | 1 | 6.5 | 1.5 |",
+	} {
+		if !strings.Contains(out.String(), line) {
+			t.Errorf("no line\n%s in\n%s", line, out.String())
+		}
+	}
+}

@@ -28,9 +28,10 @@ import (
 
 // imagesBench measures wrapping beside what one would do without imgwrap.
 type imagesBench struct {
-	parts     string
-	rounds    int
-	megabytes int64
+	parts           string
+	rounds          int
+	megabytes       int64
+	images, workers int // of bulk
 
 	bed            *testbed.Bed
 	imgwrap, crane string // programs
@@ -43,19 +44,21 @@ func measureImages(ctx context.Context, args []string, stdout, stderr io.Writer)
 	b := &imagesBench{stdout: stdout, stderr: stderr}
 	flags := flag.NewFlagSet("bench images", flag.ContinueOnError)
 	flags.SetOutput(stderr)
-	flags.StringVar(&b.parts, "parts", "app,large", "images to measure with")
+	flags.StringVar(&b.parts, "parts", "app,large", "images to measure with: app, large, bulk")
 	flags.IntVar(&b.rounds, "rounds", 5, "how often the ways take turns")
 	flags.Int64Var(&b.megabytes, "megabytes", 2000, "data in the large image, compressed")
+	flags.IntVar(&b.images, "images", 200, "how many images bulk is measured with")
+	flags.IntVar(&b.workers, "workers", 4, "how many of them are wrapped at a time")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	parts := map[string]func(context.Context) error{"app": b.app, "large": b.large}
+	parts := map[string]func(context.Context) error{"app": b.app, "large": b.large, "bulk": b.bulk}
 	names, err := choose(b.parts, parts)
 	if err != nil {
 		return err
 	}
-	if b.rounds < 1 || b.megabytes < 1 {
-		return errors.New("-rounds and -megabytes must be positive")
+	if b.rounds < 1 || b.megabytes < 1 || b.images < 1 || b.workers < 1 {
+		return errors.New("-rounds, -megabytes, -images and -workers must be positive")
 	}
 	b.bed, err = testbed.New(ctx, testbed.Options{Recipes: recipes, Log: stderr})
 	if err != nil {
@@ -347,14 +350,7 @@ func (b *imagesBench) count(ctx context.Context, image string, ways []way) (map[
 		return nil, err
 	}
 	counter := &wire.Counter{Transport: distant{http.DefaultTransport}}
-	registry := &url.URL{Scheme: "http", Host: b.bed.Registry()}
-	proxy := httptest.NewServer(&httputil.ReverseProxy{
-		Rewrite: func(r *httputil.ProxyRequest) {
-			r.SetURL(registry)
-			r.Out.Host = r.In.Host // which the registry takes for its own name
-		},
-		Transport: counter,
-	})
+	proxy := b.proxy(counter)
 	defer proxy.Close()
 	traffic := map[string]wire.Traffic{}
 	for _, w := range ways {
@@ -364,6 +360,18 @@ func (b *imagesBench) count(ctx context.Context, image string, ways []way) (map[
 		traffic[w.name] = counter.Take()
 	}
 	return traffic, nil
+}
+
+// proxy passes on to the registry what it is asked.
+func (b *imagesBench) proxy(transport http.RoundTripper) *httptest.Server {
+	registry := &url.URL{Scheme: "http", Host: b.bed.Registry()}
+	return httptest.NewServer(&httputil.ReverseProxy{
+		Rewrite: func(r *httputil.ProxyRequest) {
+			r.SetURL(registry)
+			r.Out.Host = r.In.Host // which the registry takes for its own name
+		},
+		Transport: transport,
+	})
 }
 
 // distant delays each request.
