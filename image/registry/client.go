@@ -119,7 +119,7 @@ func New(o Options) *Client {
 		c.keychain = defaultKeychain()
 	}
 	c.transport = transport.NewUserAgent(&retrier{
-		inner:  &noter{base, &c.answers},
+		inner:  &noter{inner: base, answers: &c.answers},
 		wait:   func(ctx context.Context, d time.Duration, cause error) error { return c.wait(ctx, d, cause) },
 		notice: o.Notice,
 	}, o.UserAgent)
@@ -178,6 +178,7 @@ func (c *Client) nameOptions() []name.Option {
 type noter struct {
 	inner   http.RoundTripper
 	answers *sync.Map
+	asking  cache[*sync.Mutex] // by scheme and host
 }
 
 // An answer is one to that question.
@@ -191,6 +192,12 @@ func (n *noter) RoundTrip(req *http.Request) (*http.Response, error) {
 		return n.inner.RoundTrip(req)
 	}
 	key := req.URL.Scheme + "://" + req.URL.Host
+	lock, err := n.asking.get(key, func() (*sync.Mutex, error) { return new(sync.Mutex), nil })
+	if err != nil {
+		return nil, err
+	}
+	lock.Lock()
+	defer lock.Unlock()
 	if a, ok := n.answers.Load(key); ok {
 		a := a.(answer)
 		return &http.Response{

@@ -82,3 +82,25 @@ func TestAskAheadInVain(t *testing.T) {
 		t.Errorf("waited %v", s.waits)
 	}
 }
+
+// How to authenticate is asked once, by however many at the same time.
+func TestRegistryIsAskedOnce(t *testing.T) {
+	s := newServer(t)
+	var refs []Reference
+	c := s.client(Options{})
+	for i := range 10 {
+		ref := fmt.Sprintf("app%d:1", i)
+		s.putImage(t, ref)
+		refs = append(refs, s.parse(t, c, ref))
+	}
+	var wg sync.WaitGroup
+	for _, ref := range refs {
+		wg.Go(func() {
+			if _, err := c.Digest(t.Context(), ref); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	wantRequests(t, s, map[string]int{"GET ping": 1, "HEAD manifests": 10})
+}
