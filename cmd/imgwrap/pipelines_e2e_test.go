@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"encoding/xml"
 	"fmt"
+	"io"
 	"io/fs"
 	"maps"
 	"os"
@@ -20,15 +21,16 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"go.yaml.in/yaml/v3"
 
 	"github.com/imgwrap/imgwrap/cmd/internal/testbed"
 )
 
 // TestE2EPipelines checks docs/ci by the linters and schemas of GitHub Actions and
-// GitLab CI, and runs what is there as its users do: by act and gitlab-ci-local, in
-// repositories of their own, against a registry. Only the registry's name differs,
-// and what services do has stand-ins: building, logging in, keeping files, opening
-// pull requests.
+// GitLab CI, and runs what is there as its users do: by act, gitlab-ci-local, and
+// Jenkins' language, in repositories of their own, against a registry. Only the
+// registry's name differs, and what services do has stand-ins: logging in, keeping
+// files, opening pull requests.
 func TestE2EPipelines(t *testing.T) {
 	bed := sharedBed(t)
 	t.Parallel()
@@ -41,6 +43,7 @@ func TestE2EPipelines(t *testing.T) {
 	t.Run("lint", p.lint)
 	t.Run("github", p.github)
 	t.Run("gitlab", p.gitlab)
+	t.Run("jenkins", p.jenkins)
 }
 
 type pipelines struct {
@@ -74,7 +77,53 @@ func (p *pipelines) lint(t *testing.T) {
 	check(append([]string{"actionlint", "-shellcheck=" + filepath.Join(p.tools, "shellcheck")}, workflows...)...)
 	check(append([]string{"check-jsonschema", "--builtin-schema=vendor.github-workflows"}, workflows...)...)
 	check(append([]string{"check-jsonschema", "--builtin-schema=vendor.github-actions"}, action...)...)
+	for shell, scripts := range map[string][]string{
+		"bash": scriptsOf(t, "run", action...),
+		"sh":   append(scriptsOf(t, "before_script", glob(t, ciDocs+"/gitlab/templates/*.yml")...), scriptsOf(t, "script", glob(t, ciDocs+"/gitlab/templates/*.yml")...)...),
+	} {
+		for _, script := range scripts {
+			file := filepath.Join(t.TempDir(), "script")
+			p.write(t, file, script)
+			check("shellcheck", "--shell="+shell, "--exclude=SC2153,SC2154", file) // variables come from elsewhere
+		}
+	}
 	check(append([]string{"check-jsonschema", "--builtin-schema=vendor.gitlab-ci", "--data-transform=gitlab-ci"}, glob(t, ciDocs+"/gitlab/.gitlab-ci.yml")...)...)
+}
+
+// scriptsOf are the scripts below a key in YAML files.
+func scriptsOf(t *testing.T, key string, files ...string) (scripts []string) {
+	t.Helper()
+	var walk func(n *yaml.Node)
+	walk = func(n *yaml.Node) {
+		for i, c := range n.Content {
+			if n.Kind == yaml.MappingNode && i%2 == 1 && n.Content[i-1].Value == key {
+				if c.Kind == yaml.ScalarNode {
+					scripts = append(scripts, c.Value)
+				}
+				for _, line := range c.Content {
+					scripts = append(scripts, line.Value)
+				}
+				continue
+			}
+			walk(c)
+		}
+	}
+	for _, file := range files {
+		documents := yaml.NewDecoder(bytes.NewReader(readFile(t, file)))
+		for {
+			var n yaml.Node
+			if err := documents.Decode(&n); err == io.EOF {
+				break
+			} else if err != nil {
+				t.Fatalf("%s: %v", file, err)
+			}
+			walk(&n)
+		}
+	}
+	if len(scripts) == 0 {
+		t.Fatalf("no %s in %q", key, files)
+	}
+	return scripts
 }
 
 // glob are the files of a pattern, one at least.
@@ -110,7 +159,7 @@ func (g *github) wrap(t *testing.T) {
 	run := g.run(t, newRepository(t, onGitHub), "wrap.yml", "push", `{"ref": "refs/tags/v1.4"}`, "BUILT="+source.String())
 	got := run.outputs("image", "otel")
 	ref := g.bed.Registry() + "/shop/cart:v1.4-otel"
-	g.checkWrapped(t, ref, source)
+	g.checkWrapped(t, ref, source, installed)
 	want := digest(t, image(t, ref)).String()
 	if want := map[string]string{"image": ref, "tag": "v1.4-otel", "digest": want}; !maps.Equal(got, want) {
 		t.Errorf("outputs %q, want %q", got, want)
@@ -466,7 +515,7 @@ func (p *pipelines) gitlabWrap(t *testing.T) {
 	p.copyGitLab(t, repo)
 	out := p.gitlabCI(t, repo, "", "CI_COMMIT_TAG=v1.4")
 	ref := p.bed.Registry() + "/gitlab/cart:v1.4-otel"
-	p.checkWrapped(t, ref, digest(t, image(t, p.bed.Registry()+"/gitlab/cart:v1.4")))
+	p.checkWrapped(t, ref, digest(t, image(t, p.bed.Registry()+"/gitlab/cart:v1.4")), installed)
 	want := digest(t, image(t, ref)).String()
 	if !strings.Contains(out, "deploying "+ref+"@"+want) {
 		t.Errorf("deploy has not got what was wrapped:\n%s", out)
@@ -475,7 +524,7 @@ func (p *pipelines) gitlabWrap(t *testing.T) {
 }
 
 // checkWrapped checks what the example of an application made of an image.
-func (p *pipelines) checkWrapped(t *testing.T, ref string, source v1.Hash) {
+func (p *pipelines) checkWrapped(t *testing.T, ref string, source v1.Hash, by string) {
 	t.Helper()
 	config, err := image(t, ref).ConfigFile()
 	if err != nil {
@@ -484,8 +533,8 @@ func (p *pipelines) checkWrapped(t *testing.T, ref string, source v1.Hash) {
 	if of := config.Config.Labels["io.imgwrap.source"]; !strings.HasSuffix(of, "@"+source.String()) {
 		t.Errorf("made from %s, want %s", of, source)
 	}
-	if version := config.Config.Labels["io.imgwrap.version"]; version != installed {
-		t.Errorf("by imgwrap %s, want %s", version, installed)
+	if version := config.Config.Labels["io.imgwrap.version"]; version != by {
+		t.Errorf("by imgwrap %s, want %s", version, by)
 	}
 	if env := config.Config.Env; !slices.Contains(env, "OTEL_EXPORTER_OTLP_ENDPOINT=http://collector.observability:4318") {
 		t.Errorf("environment %q", env)
@@ -595,6 +644,102 @@ func (p *pipelines) tryGitLab(t *testing.T, repo, job string, variables ...strin
 	}
 	out, err := p.command(t, repo, args...).CombinedOutput()
 	return string(out), err
+}
+
+// jenkins runs the pipelines of docs/ci/jenkins.
+func (p *pipelines) jenkins(t *testing.T) {
+	t.Run("wrap", func(t *testing.T) {
+		source, err := p.bed.Push(t.Context(), "trixie-flask", "jenkins/cart:1.4")
+		if err != nil {
+			t.Fatal(err)
+		}
+		ref := p.bed.Registry() + "/jenkins/cart:1.4-otel"
+		out, kept, err := p.runJenkins(t, t.TempDir(), ciDocs+"/jenkins/Jenkinsfile",
+			"IMAGE="+p.bed.Registry()+"/jenkins/cart:1.4@"+source.String())
+		if err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		p.checkWrapped(t, ref, source, "devel")
+		if !strings.Contains(out, "\ndeploying "+ref+"@"+digest(t, image(t, ref)).String()+"\n") {
+			t.Errorf("deploy has not got what was wrapped:\n%s", out)
+		}
+		checkSummary(t, string(readFile(t, kept+"/archive/imgwrap.md")), ref)
+
+		// As a step of a shared library, with what a shell would take apart.
+		file := filepath.Join(t.TempDir(), "Jenkinsfile")
+		p.write(t, file, `pipeline {
+    agent { label 'imgwrap' }
+    stages {
+        stage('Wrap') {
+            steps {
+                script {
+                    def otel = wrapImage(image: IMAGE, endpoint: "http://it's:4318", tag: '{{.Repository}}:{{.Tag}}-step', args: ['--application=a b'])
+                    echo "deploying ${otel.image}@${otel.digest}"
+                }
+            }
+        }
+    }
+    parameters { string(name: 'IMAGE') }
+}
+`)
+		if out, _, err = p.runJenkins(t, t.TempDir(), file, "IMAGE="+p.bed.Registry()+"/jenkins/cart:1.4"); err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		step := image(t, p.bed.Registry()+"/jenkins/cart:1.4-step")
+		config, err := step.ConfigFile()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, want := range []string{"OTEL_EXPORTER_OTLP_ENDPOINT=http://it's:4318", "OTEL_RESOURCE_ATTRIBUTES=application=a%20b"} {
+			if !slices.Contains(config.Config.Env, want) {
+				t.Errorf("no %s in %q", want, config.Config.Env)
+			}
+		}
+		if !strings.Contains(out, "deploying "+p.bed.Registry()+"/jenkins/cart:1.4-step@"+digest(t, step).String()) {
+			t.Errorf("the step returned something else:\n%s", out)
+		}
+	})
+	t.Run("bulk", func(t *testing.T) {
+		repo := t.TempDir()
+		p.writeList(t, filepath.Join(repo, "images.yaml"), "jenkins-fleet")
+		out, kept, err := p.runJenkins(t, repo, ciDocs+"/jenkins/Jenkinsfile.bulk")
+		if err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		var summary string
+		for _, file := range glob(t, kept+"/archive/report-*.md") {
+			summary += string(readFile(t, file))
+		}
+		p.checkFleet(t, "jenkins-fleet", summary, glob(t, kept+"/junit/report-*.xml"))
+	})
+	t.Run("promote", func(t *testing.T) {
+		repo := t.TempDir()
+		p.writeManifests(t, repo, "jenkins-gitops")
+		if out, _, err := p.runJenkins(t, repo, ciDocs+"/jenkins/Jenkinsfile.promote", "CHANGE_ID=1"); err == nil || !strings.Contains(out, "exit code 4") {
+			t.Errorf("the check of manifests without wrapped images: %v\n%s", err, out)
+		}
+		for _, args := range [][]string{{"promote", "staging"}, {"promote", "--from=staging", "--to=production"}} {
+			cmd := exec.CommandContext(t.Context(), p.w.program, append(args, "--cache-dir="+p.w.cache)...)
+			cmd.Dir = repo
+			outputOf(t, cmd)
+		}
+		if out, _, err := p.runJenkins(t, repo, ciDocs+"/jenkins/Jenkinsfile.promote", "CHANGE_ID=1"); err != nil {
+			t.Errorf("the check: %v\n%s", err, out)
+		}
+	})
+}
+
+// runJenkins runs a Jenkinsfile with the files of a directory. It returns what steps
+// printed, and the directory of what Jenkins would keep.
+func (p *pipelines) runJenkins(t *testing.T, checkout, file string, parameters ...string) (out, kept string, err error) {
+	t.Helper()
+	kept = t.TempDir()
+	args := append([]string{"-cp", "/usr/share/java/groovy-all.jar", "groovy.ui.GroovyMain", "../../testdata/jenkins/run.groovy",
+		checkout, ciDocs + "/jenkins/vars", file, kept, "credentials.registry-config=" + filepath.Join(kept, "config.json")}, parameters...)
+	cmd := exec.CommandContext(t.Context(), "java", args...)
+	cmd.Env = append(os.Environ(), "PATH="+filepath.Dir(p.w.program)+":"+os.Getenv("PATH"), "IMGWRAP_CACHE_DIR="+p.w.cache)
+	said, err := cmd.CombinedOutput()
+	return string(said), kept, err
 }
 
 // write writes a file of a test's own.

@@ -12,6 +12,8 @@ need conmon conmon
 need crun crun
 need dockerd docker.io
 need docker-registry docker-registry
+need groovyc groovy
+need java default-jre-headless
 need mmdebstrap mmdebstrap
 need podman podman
 need python3 python3
