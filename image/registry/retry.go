@@ -136,6 +136,10 @@ func (t *retrier) RoundTrip(req *http.Request) (*http.Response, error) {
 				t.notice(text)
 			}
 		}
+		if err == nil && !transient(resp.StatusCode) {
+			g.answers(1)
+			return resp, nil
+		}
 		if !busy && ctx.Value(onceKey{}) != nil || busy && ctx.Value(elsewhereKey{}) != nil {
 			return resp, err
 		}
@@ -153,9 +157,6 @@ func (t *retrier) RoundTrip(req *http.Request) (*http.Response, error) {
 			continue
 		case err != nil && permanent(err):
 			return nil, err
-		case err == nil && !transient(resp.StatusCode):
-			g.answers(1)
-			return resp, nil
 		case !again:
 			return resp, err
 		}
