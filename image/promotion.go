@@ -145,6 +145,9 @@ func (w *Wrapper) Promote(ctx context.Context, paths []string, opts PromoteOptio
 	if err != nil {
 		return nil, err
 	}
+	if len(p.manifests.failures) > 0 && !opts.KeepGoing {
+		return p.finish(ctx, nil) // before any image is asked for
+	}
 	subjects := p.subjects()
 	if len(p.opts.Flags) == 0 {
 		p.agree(subjects)
@@ -263,7 +266,7 @@ func (p *promoter) decide(result *Promotion, subjects []*subject) (edits []fileE
 			became[u] = &s.outcome
 		}
 		warnings = append(warnings, s.warnings...)
-		if s.err != nil {
+		if s.err != nil && !errors.Is(s.err, errGivenUp) {
 			failures = append(failures, s.err)
 		}
 	}

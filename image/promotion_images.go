@@ -276,13 +276,9 @@ func (p *promoter) plan(ctx context.Context, s *subject, ref string, flags map[s
 		return err
 	}
 	source := ref
-	if pl.Wrapped && s.locked == nil {
-		source = pl.origin
-		moved, err := p.moved(ctx, pl)
-		if err != nil {
-			return err
-		}
-		if moved {
+	if pl.Wrapped && s.locked == nil && ref == s.ref.String() {
+		var moved bool
+		if source, moved = p.origin(ctx, s, pl); moved {
 			s.reason = "its source's tag stands for another image by now"
 			return p.plan(ctx, s, source, flags)
 		}
@@ -339,15 +335,24 @@ func (s *subject) warnPlan(pl *Plan) {
 	}
 }
 
-// moved says whether the source of a wrapped image is something else by now than
-// when it was wrapped.
-func (p *promoter) moved(ctx context.Context, pl *Plan) (bool, error) {
-	origin, err := promote.ParseReference(pl.origin)
-	if err != nil || origin.Digest != "" {
-		return false, nil //nolint:nilerr // it was not in a registry
+// origin is what a wrapped image that the lock does not know was made of. moved
+// says that its tag stands for something else by now. What cannot be asked for is
+// named by its digest.
+func (p *promoter) origin(ctx context.Context, s *subject, pl *Plan) (source string, moved bool) {
+	origin, err := promote.ParseReference(spelled(pl.origin, s.ref.Name))
+	if err != nil {
+		return pl.origin, false
+	}
+	own := promote.Reference{Name: s.ref.Name, Tag: s.ref.Tag}
+	if origin.Digest != "" || origin.Canonical() == own.Canonical() { // wrapped with --in-place
+		return origin.String(), false
 	}
 	now, err := p.digest(ctx, origin)
-	return now != "" && now != pl.SourceDigest, err
+	if err != nil || now == "" {
+		origin.Digest = pl.SourceDigest
+		return origin.String(), false
+	}
+	return origin.String(), now != pl.SourceDigest
 }
 
 // pinned is the reference to what was planned, whatever its tag stands for
@@ -411,20 +416,26 @@ func (p *promoter) wrapAll(ctx context.Context, subjects []*subject) {
 		if s.state != PromotedWouldWrap {
 			return
 		}
-		if err := p.wrap(ctx, s); err != nil {
+		switch err := p.wrap(ctx, s); {
+		case err == nil:
+			s.state = PromotedWrapped
+		case ctx.Err() != nil:
+			s.fail(errGivenUp)
+		default:
 			s.fail(err)
 			if !p.opts.KeepGoing {
 				cancel()
 			}
-			return
 		}
-		s.state = PromotedWrapped
 	})
 }
 
+// errGivenUp is the error of images that could be wrapped but for others.
+var errGivenUp = errors.New("given up, as another image failed")
+
 func (p *promoter) wrap(ctx context.Context, s *subject) error {
 	if ctx.Err() != nil {
-		return fmt.Errorf("%s: not begun, as another image failed", s.source())
+		return ctx.Err()
 	}
 	r, err := p.Wrap(ctx, s.from, s.options)
 	if err != nil {

@@ -99,30 +99,32 @@ func nearestLock(dir string) (string, error) {
 // knows, by its source or as wrapped, or a new one.
 func (l *lockFile) subject(r promote.Reference) *subject {
 	s := &subject{ref: r}
+	tagged := promote.Reference{Name: r.Name, Tag: r.Tag}.Canonical()
 	for i := range l.Images {
 		e := &l.Images[i]
 		wrapped := e.Reference()
-		source, _ := promote.ParseReference(e.Source)
-		tagged := promote.Reference{Name: r.Name, Tag: r.Tag}
+		source, _ := promote.ParseReference(e.Source) // as ParseLock saw to
+		knows := tagged == promote.Reference{Name: wrapped.Name, Tag: wrapped.Tag}.Canonical() ||
+			tagged == promote.Reference{Name: source.Name, Tag: source.Tag}.Canonical()
 		switch {
-		case r.Digest == e.Digest && sameName(r, wrapped):
-			if r.Tag != "" && r.Tag != wrapped.Tag {
-				s.conflict = e
-			}
-			s.locked = e
+		case r.Digest == e.Digest && sameName(r, wrapped) && (r.Tag == "" || knows):
+			s.locked, s.conflict = e, nil
 			return s
-		case r.Canonical() == source.Canonical(),
-			r.Tag != "" && tagged.Canonical() == promote.Reference{Name: wrapped.Name, Tag: wrapped.Tag}.Canonical():
+		case r.Digest == e.Digest && sameName(r, wrapped):
+			s.conflict = e
+		case r.Canonical() == source.Canonical(), r.Tag != "" && r.Tag == wrapped.Tag && sameName(r, wrapped):
 			if s.locked == nil {
 				s.locked = e
 			}
 		}
 	}
-	if s.locked == nil {
-		for i := range l.Kept {
-			if l.Kept[i].Source == r.String() {
-				s.kept = &l.Kept[i]
-			}
+	if s.locked != nil {
+		s.conflict = nil
+		return s
+	}
+	for i := range l.Kept {
+		if l.Kept[i].Source == r.String() {
+			s.kept = &l.Kept[i]
 		}
 	}
 	return s

@@ -230,6 +230,7 @@ func TestSubject(t *testing.T) {
 			testEntry("app:v1", "app:v1-otel"),
 			testEntry("app:v2@"+testDigest, "app:v2-otel"),
 			testEntry("shop/cart:v1", "shop/cart-otel:v1"),
+			testEntry("shop/cart:again", "shop/cart-otel:again"), // the same image by another tag
 		},
 		Kept: []promote.KeptImage{{Source: "envoy:v1"}},
 	}}
@@ -240,7 +241,9 @@ func TestSubject(t *testing.T) {
 		{ref: "registry.example.com/shop/web:v1-otel", locked: "registry.example.com/shop/web:v1-otel"},
 		{ref: "registry.example.com/shop/web:v1-otel@" + other, locked: "registry.example.com/shop/web:v1-otel"},
 		{ref: "registry.example.com/shop/web@" + testDigest, locked: "registry.example.com/shop/web:v1-otel"},
-		{ref: "registry.example.com/shop/web:v2@" + testDigest, locked: "registry.example.com/shop/web:v1-otel", conflict: "registry.example.com/shop/web:v1-otel"},
+		{ref: "registry.example.com/shop/web:v1@" + testDigest, locked: "registry.example.com/shop/web:v1-otel"},
+		{ref: "shop/cart-otel:again@" + testDigest, locked: "shop/cart-otel:again"},
+		{ref: "registry.example.com/shop/web:v2@" + testDigest, conflict: "registry.example.com/shop/web:v1-otel"},
 		{ref: "registry.example.com/shop/web:v2"},
 		{ref: "registry.example.com/shop/web:v1@" + other},
 		{ref: "mirror.example.com/shop/web:v1-otel@" + testDigest},
