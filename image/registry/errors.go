@@ -62,9 +62,9 @@ func (e *UsageError) Hint() string {
 	case strings.Contains(e.Reference, "://"):
 		return "leave out the " + e.Reference[:strings.Index(e.Reference, "://")+3]
 	case strings.ToLower(e.Reference) != e.Reference:
-		return "a reference is [REGISTRY/]REPOSITORY[:TAG] or [REGISTRY/]REPOSITORY@DIGEST, and a repository is lower-case"
+		return "a reference is [REGISTRY/]REPOSITORY[:TAG][@DIGEST], and a repository is lower-case"
 	}
-	return "a reference is [REGISTRY/]REPOSITORY[:TAG] or [REGISTRY/]REPOSITORY@DIGEST"
+	return "a reference is [REGISTRY/]REPOSITORY[:TAG][@DIGEST]"
 }
 
 // An UnsupportedError says that a reference leads to something that this package

@@ -79,7 +79,7 @@ func TestOpenErrors(t *testing.T) {
 	}{
 		{name: "no tag", ref: ":2", want: s.host() + " has no such image (404 MANIFEST_UNKNOWN)", hint: "check the name; some registries also say so to who has not logged in"},
 		{name: "no repository", ref: "/x:1", want: s.host() + " has no repository app/x (404 NAME_UNKNOWN)", hint: "check the name; some registries also say so to who has not logged in"},
-		{name: "malformed", ref: "::1", typ: &UsageError{}, want: fmt.Sprintf("%q is not an image reference", image+"::1"), hint: "a reference is [REGISTRY/]REPOSITORY[:TAG] or [REGISTRY/]REPOSITORY@DIGEST"},
+		{name: "malformed", ref: "::1", typ: &UsageError{}, want: fmt.Sprintf("%q is not an image reference", image+"::1"), hint: "a reference is [REGISTRY/]REPOSITORY[:TAG][@DIGEST]"},
 		{name: "401", fault: answer("GET manifests", 401, "UNAUTHORIZED"), want: s.host() + " wants other credentials (401 UNAUTHORIZED)", hint: "log in with docker login " + s.host() + ", or check the name"},
 		{name: "403", fault: answer("GET manifests", 403, "DENIED"), want: s.host() + " denied access (403 DENIED)", hint: "check that the account you logged in with may pull from " + image},
 		{name: "429", fault: answer("GET manifests", 429, "TOOMANYREQUESTS"), want: s.host() + " received too many requests (429 TOOMANYREQUESTS)", hint: "try again later"},
