@@ -13,7 +13,7 @@ type source struct {
 
 // sources are searched in this order.
 var sources = []source{
-	{"k8s.io/kubectl", "v0.37.2", "h1:AGGIhrGSsXtrL6BZWf7Hp2K9yB+2qdx7wovsOP1MiCg=", "testdata/openapi/swagger.json", false},
+	{"k8s.io/kubernetes", "v1.37.2", "h1:A2VDEiObzkYqFTKhSsn0ZEb0RlLEXpHWj93gi2HqEwE=", "api/openapi-spec/swagger.json", false},
 	// Complete where the CustomResourceDefinitions keep what they do not know.
 	{"github.com/argoproj/argo-workflows/v3", "v3.7.0", "h1:TDijZztm6dLruB7yZLH+Ps4OJKRwu0YSAJ4/NvceON0=", "api/jsonschema/schema.json", false},
 	{"github.com/argoproj/argo-events", "v1.9.6", "h1:tQTyUmMt0/4UI+9fbXrmK1/h9oalV7KBCC3YgPI7qz0=", "api/jsonschema/schema.json", true},
