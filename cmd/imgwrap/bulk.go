@@ -141,7 +141,7 @@ func (a *app) bulk(cmd *cobra.Command, file string, f *bulkFlags) (err error) {
 		}
 	}
 	return errors.Join(failed, f.deliver(a.out, result{
-		json:     report,
+		json:     bulkDocument{report},
 		text:     func(w io.Writer) error { return writeWrapped(w, report) },
 		markdown: func(w io.Writer) error { return markdownBulk(w, report) },
 		junit:    func(w io.Writer) error { return writeJUnit(w, "imgwrap bulk", bulkCases(report)) },

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/xml"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -108,7 +109,14 @@ func TestBulkReports(t *testing.T) {
 	for i := range markdownRows + 2 {
 		r.Images = append(r.Images, image.BulkResult{Source: fmt.Sprintf("r/c:%d", i), State: image.BulkWrapped, Image: fmt.Sprintf("r/c:%d-otel", i), Digest: "sha256:d", Warnings: []string{"it is *old*"}})
 	}
-	var b bytes.Buffer
+	var b, whole bytes.Buffer
+	if err := errors.Join(bulkDocument{r}.writeJSON(&b), writeJSON(&whole, r)); err != nil {
+		t.Fatal(err)
+	}
+	if b.String() != whole.String() {
+		t.Errorf("image by image, it is\n%.2000s\nat once\n%.2000s", b.String(), whole.String())
+	}
+	b.Reset()
 	if err := markdownBulk(&b, r); err != nil {
 		t.Fatal(err)
 	}

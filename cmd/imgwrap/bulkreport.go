@@ -1,7 +1,9 @@
 package main
 
 import (
+	"bytes"
 	"cmp"
+	"encoding/json"
 	"fmt"
 	"io"
 	"maps"
@@ -56,6 +58,37 @@ func (b *bulkWatch) end() {
 		b.bar.end()
 		b.app.log.SetOutput(b.app.err)
 	}
+}
+
+// bulkDocument is a report as JSON, image by image: all at once would be several
+// times in memory.
+type bulkDocument struct{ *image.BulkReport }
+
+func (d bulkDocument) writeJSON(w io.Writer) error {
+	counts, err := json.MarshalIndent(d.Counts, "  ", "  ")
+	if err != nil {
+		return err
+	}
+	if _, err := fmt.Fprintf(w, "{\n  \"version\": %d,\n  \"counts\": %s,\n  \"images\": [", d.Version, counts); err != nil {
+		return err
+	}
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	e.SetIndent("    ", "  ")
+	separator := "\n    "
+	for _, im := range d.Images {
+		b.Reset()
+		if err := e.Encode(im); err != nil {
+			return err
+		}
+		if _, err := fmt.Fprintf(w, "%s%s", separator, bytes.TrimSpace(b.Bytes())); err != nil {
+			return err
+		}
+		separator = ",\n    "
+	}
+	_, err = io.WriteString(w, "\n  ]\n}\n")
+	return err
 }
 
 // bulkStates are all states, in the order in which they are told.

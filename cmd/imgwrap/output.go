@@ -1,7 +1,7 @@
 package main
 
 import (
-	"bytes"
+	"bufio"
 	"fmt"
 	"io"
 	"os"
@@ -109,7 +109,7 @@ func (o *output) close() {
 
 // result is what a command has found or done, in the forms that it has.
 type result struct {
-	json     any
+	json     any // with a method writeJSON if it may be large
 	text     func(io.Writer) error
 	env      []variable
 	markdown func(io.Writer) error
@@ -124,10 +124,21 @@ func imageVariables(image, tag, digest string) []variable {
 	return []variable{{"image", image}, {"tag", tag}, {"digest", digest}}
 }
 
-// write writes a result in one of its forms.
+// writeAll writes a result in one of its forms.
+func (r *result) writeAll(w io.Writer, f form) error {
+	b := bufio.NewWriter(w)
+	if err := r.write(b, f); err != nil {
+		return err
+	}
+	return b.Flush()
+}
+
 func (r *result) write(w io.Writer, f form) error {
 	switch f {
 	case formJSON:
+		if large, ok := r.json.(interface{ writeJSON(io.Writer) error }); ok {
+			return large.writeJSON(w)
+		}
 		return writeJSON(w, r.json)
 	case formMarkdown:
 		return r.markdown(w)
@@ -151,13 +162,7 @@ func (o *output) print(w io.Writer, document any, text func(io.Writer) error) er
 
 // deliver writes a result to standard output, and then to the report files.
 func (o *output) deliver(w io.Writer, r result) error {
-	// What cannot be written as a whole is not begun with.
-	var b bytes.Buffer
-	err := r.write(&b, form(o.format))
-	if err == nil {
-		_, err = b.WriteTo(w)
-	}
-	if err != nil {
+	if err := r.writeAll(w, form(o.format)); err != nil {
 		return fmt.Errorf("writing the result: %w", err)
 	}
 	for i, name := range o.reports {
@@ -170,7 +175,7 @@ func (o *output) deliver(w io.Writer, r result) error {
 
 // report writes a result to a file and gives it the name of the report.
 func (o *output) report(file *os.File, name string, r result) error {
-	if err := r.write(file, reportForms[filepath.Ext(name)]); err != nil {
+	if err := r.writeAll(file, reportForms[filepath.Ext(name)]); err != nil {
 		return err
 	}
 	if err := file.Chmod(0o644); err != nil {
