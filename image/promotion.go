@@ -132,6 +132,7 @@ type promoter struct {
 	manifests *manifests
 	lock      *lockFile
 	common    map[string][]string // options of images that the lock does not have
+	differ    bool                // there are none, as the images of the lock differ in theirs
 }
 
 // Promote wraps the images that manifests name, and has them name the wrapped
@@ -150,7 +151,7 @@ func (w *Wrapper) Promote(ctx context.Context, paths []string, opts PromoteOptio
 	}
 	subjects := p.subjects()
 	if len(p.opts.Flags) == 0 {
-		p.agree(subjects)
+		p.agree()
 	}
 	p.planAll(ctx, subjects)
 	return p.finish(ctx, subjects)
@@ -313,19 +314,13 @@ func unique(lines []string) []string {
 
 // agree finds the options of images that the lock does not have: those that all
 // others have.
-func (p *promoter) agree(subjects []*subject) {
+func (p *promoter) agree() {
 	images := p.lock.Images
-	for i := range images {
-		if !sameFlags(images[i].Options, images[0].Options) {
-			for _, s := range subjects {
-				if s.locked == nil {
-					s.warn("%s gets the default options: it is new, and the images of %s differ in theirs", s.ref, p.lock.name)
-				}
-			}
-			return
-		}
+	if len(images) == 0 {
+		return
 	}
-	if len(images) > 0 {
+	p.differ = slices.ContainsFunc(images, func(e promote.Locked) bool { return !sameFlags(e.Options, images[0].Options) })
+	if !p.differ {
 		p.common = images[0].Options
 	}
 }

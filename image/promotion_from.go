@@ -87,17 +87,19 @@ type copying struct {
 func (c *copying) pairAll() {
 	for _, u := range c.to.manifests.promotable(c.toPath) {
 		s, key := c.pair(u)
-		if s == nil {
-			continue
-		}
-		if c.byKey[key] == nil {
+		if known := c.byKey[key]; known != nil {
+			known.warnings = append(known.warnings, s.warnings...)
+			s = known
+		} else {
 			c.byKey[key] = s
 			c.subjects = append(c.subjects, s)
 		}
-		c.byKey[key].uses = append(c.byKey[key].uses, u.Use)
+		s.uses = append(s.uses, u.Use)
 	}
 }
 
+// pair makes a subject of what one use gets. The key is the same for uses that
+// get the same.
 func (c *copying) pair(u promotable) (_ *subject, key string) {
 	s := &subject{ref: u.image}
 	found := c.counterparts(u)

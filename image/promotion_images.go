@@ -307,6 +307,9 @@ func (p *promoter) plan(ctx context.Context, s *subject, ref string, flags map[s
 	}
 	s.becomes(e, state)
 	s.from, s.options = pinned(ref, pl, options), options
+	if s.locked == nil && p.differ {
+		s.warn("%s gets the default options: it is new, and the images of %s differ in theirs", s.source(), p.lock.name)
+	}
 	s.warnPlan(pl)
 	return nil
 }

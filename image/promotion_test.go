@@ -3,11 +3,14 @@ package image
 import (
 	"context"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/txtar"
@@ -479,5 +482,48 @@ func TestPromoteInterrupted(t *testing.T) {
 	}
 	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 1 {
 		t.Errorf("there is %v, %v", entries, err)
+	}
+}
+
+// What the lock knows costs two requests without a body, and reads no image.
+func TestPromoteAsks(t *testing.T) {
+	var mu sync.Mutex
+	var asked []string
+	source := strings.ReplaceAll(testDigest, "0", "1")
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		if r.URL.Path != "/v2/" {
+			asked = append(asked, r.Method+" "+path.Base(r.URL.Path))
+		}
+		w.Header().Set("Docker-Content-Digest", testDigest)
+		if path.Base(r.URL.Path) == "v1" {
+			w.Header().Set("Docker-Content-Digest", source)
+		}
+	}))
+	defer server.Close()
+	repository := strings.TrimPrefix(server.URL, "http://") + "/web"
+	lock := promote.Lock{Images: []promote.Locked{testEntry(repository+":v1", repository+":v1-otel")}}
+	dir := t.TempDir()
+	for name, content := range map[string]string{
+		promote.LockName: string(lock.Bytes()),
+		"a.yaml":         "apiVersion: v1\nkind: Pod\nspec: {containers: [{name: a, image: '" + repository + ":v1-otel@" + testDigest + "'}]}\n",
+		"b.yaml":         "apiVersion: v1\nkind: Pod\nspec: {containers: [{name: b, image: '" + repository + ":v1-otel@" + testDigest + "'}]}\n",
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w := &Wrapper{Registry: registry.New(registry.Options{})}
+	p, err := w.Promote(t.Context(), []string{dir}, PromoteOptions{Workers: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(p.Images) != 1 || p.Images[0].State != PromotedCurrent || len(p.Images[0].Uses) != 2 || len(p.Files) > 0 {
+		t.Errorf("promotion is %+v", p)
+	}
+	slices.Sort(asked)
+	if want := []string{"HEAD " + testDigest, "HEAD v1"}; !slices.Equal(asked, want) {
+		t.Errorf("the registry was asked %q, want %q", asked, want)
 	}
 }

@@ -15,13 +15,12 @@ import (
 // promoteFlags are the flags of promote.
 type promoteFlags struct {
 	imageFlags
-	options        image.PromoteOptions
-	fields         []string
-	check          bool
-	from, to       string
-	output         output
-	ofImages       *pflag.FlagSet // those of imageFlags alone
-	givenForImages map[string][]string
+	options  image.PromoteOptions
+	fields   []string
+	check    bool
+	from, to string
+	output   output
+	ofImages *pflag.FlagSet // those of imageFlags alone
 }
 
 func (f *promoteFlags) register(cmd *cobra.Command) {
@@ -73,6 +72,11 @@ func (f *promoteFlags) resolve(a *app, args []string) (image.PromoteOptions, err
 	o := f.options
 	copies := f.from != "" || f.to != ""
 	given := changedFlags(f.ofImages)
+	if copies { // what a file of --config has for others is no mistake
+		for _, name := range a.configured {
+			delete(given, name)
+		}
+	}
 	switch {
 	case copies && (f.from == "" || f.to == ""):
 		return o, &usageError{"--from and --to belong together", "name the manifests that are promoted, and those that get their images"}
