@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -74,12 +75,19 @@ func (p *pipelines) lint(t *testing.T) {
 		}
 	}
 	workflows, action := glob(t, ciDocs+"/github/workflows/*.yml"), glob(t, ciDocs+"/github/action.yml")
+	pinned := regexp.MustCompile(`^[\w-]+/[\w-]+@[0-9a-f]{40}$`)
+	for _, uses := range usesOf(t, append(workflows, action...)...) {
+		if uses != "imgwrap/imgwrap/docs/ci/github@v1" && !pinned.MatchString(uses) {
+			t.Errorf("%s is not pinned to a commit", uses)
+		}
+	}
 	check(append([]string{"actionlint", "-shellcheck=" + filepath.Join(p.tools, "shellcheck")}, workflows...)...)
 	check(append([]string{"check-jsonschema", "--builtin-schema=vendor.github-workflows"}, workflows...)...)
 	check(append([]string{"check-jsonschema", "--builtin-schema=vendor.github-actions"}, action...)...)
+	templates := glob(t, ciDocs+"/gitlab/templates/*.yml") // whose schema gitlab-ci-local checks, with inputs
 	for shell, scripts := range map[string][]string{
 		"bash": scriptsOf(t, "run", action...),
-		"sh":   append(scriptsOf(t, "before_script", glob(t, ciDocs+"/gitlab/templates/*.yml")...), scriptsOf(t, "script", glob(t, ciDocs+"/gitlab/templates/*.yml")...)...),
+		"sh":   append(scriptsOf(t, "before_script", templates...), scriptsOf(t, "script", templates...)...),
 	} {
 		for _, script := range scripts {
 			file := filepath.Join(t.TempDir(), "script")
@@ -146,6 +154,8 @@ func (p *pipelines) github(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Run("wrap", g.wrap)
+	t.Run("container", g.container)
+	t.Run("quoting", g.quoting)
 	t.Run("bulk", g.bulk)
 	t.Run("promote", g.promote)
 }
@@ -160,12 +170,91 @@ func (g *github) wrap(t *testing.T) {
 	got := run.outputs("image", "otel")
 	ref := g.bed.Registry() + "/shop/cart:v1.4-otel"
 	g.checkWrapped(t, ref, source, installed)
-	want := digest(t, image(t, ref)).String()
-	if want := map[string]string{"image": ref, "tag": "v1.4-otel", "digest": want}; !maps.Equal(got, want) {
+	wrapped := digest(t, image(t, ref)).String()
+	if want := map[string]string{"image": ref, "tag": "v1.4-otel", "digest": wrapped}; !maps.Equal(got, want) {
 		t.Errorf("outputs %q, want %q", got, want)
 	}
 	checkSummary(t, run.summaries("image"), ref)
-	if out := run.stdout("deploy"); !strings.Contains(out, "deploying "+ref+"@"+want) {
+	if out := run.stdout("deploy"); !strings.Contains(out, "deploying "+ref+"@"+wrapped) {
+		t.Errorf("deploy printed %q", out)
+	}
+}
+
+// hostile is the name of a service that would be commands if it were part of a script.
+const hostile = "$(touch /hostile)`touch /hostile`\"; touch /hostile; ' && exit 1 #"
+
+// checkQuoting checks that an image was wrapped with the name, and with an argument
+// that has a space.
+func (p *pipelines) checkQuoting(t *testing.T, ref string) {
+	t.Helper()
+	config, err := image(t, ref).ConfigFile()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"OTEL_SERVICE_NAME=" + hostile, "OTEL_RESOURCE_ATTRIBUTES=application=a%20b"} {
+		if !slices.Contains(config.Config.Env, want) {
+			t.Errorf("no %s in %q", want, config.Config.Env)
+		}
+	}
+}
+
+// quoting gives the action inputs that a shell would take apart.
+func (g *github) quoting(t *testing.T) {
+	if _, err := g.bed.Push(t.Context(), "trixie-flask", "shop/quoting:v1.4"); err != nil {
+		t.Fatal(err)
+	}
+	repo := newRepository(t, onGitHub)
+	inputs, err := json.Marshal(map[string]string{
+		"image": g.bed.Registry() + "/shop/quoting:v1.4", "service-name": hostile, "args": "--application=a b\n--native=false",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.write(t, repo+"/.github/workflows/quoting.yml", `on: push
+jobs:
+  wrap:
+    runs-on: ubuntu-latest
+    steps: [{uses: imgwrap/imgwrap/docs/ci/github@v1, with: `+string(inputs)+"}]\n")
+	g.run(t, repo, "quoting.yml", "push", "{}")
+	g.checkQuoting(t, g.bed.Registry()+"/shop/quoting:v1.4-otel")
+}
+
+// container is the workflow that another one calls. docker is a script that runs the
+// program itself, with the variables that a container would have.
+func (g *github) container(t *testing.T) {
+	if _, err := g.bed.Push(t.Context(), "trixie-flask", "shop/container:v1.4"); err != nil {
+		t.Fatal(err)
+	}
+	script := `#!/bin/sh
+[ "$1" = run ] || exit
+shift
+for flag; do
+	shift
+	case $flag in
+	--env=*) export "${flag#--env=}" ;;
+	-*) ;;
+	*) break ;;
+	esac
+done
+[ "$flag" = ` + g.bed.Registry() + `/shop/imgwrap ] && [ "$DOCKER_CONFIG" = /docker ] && exec ` + g.w.program + ` "$@"
+`
+	if err := os.WriteFile(filepath.Join(g.tools, "docker"), []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	repo := newRepository(t, onGitHub)
+	g.write(t, repo+"/.github/workflows/caller.yml", `on: push
+jobs:
+  wrap:
+    uses: ./.github/workflows/wrap-container.yml
+    with: {image: "`+g.bed.Registry()+`/shop/container:v1.4"}
+  deploy:
+    needs: wrap
+    runs-on: ubuntu-latest
+    steps: [{run: 'echo "deploying ${{ needs.wrap.outputs.image }}"'}]
+`)
+	run := g.run(t, repo, "wrap-container.yml", "push", "{}")
+	ref := g.bed.Registry() + "/shop/container:v1.4-otel"
+	if out := run.stdout("deploy"); out != "deploying "+ref+"@"+digest(t, image(t, ref)).String()+"\n" {
 		t.Errorf("deploy printed %q", out)
 	}
 }
@@ -385,15 +474,14 @@ func (g *github) run(t *testing.T, repo, workflow, event, payload string, env ..
 // onGitHub is the origin of a repository there.
 const onGitHub = "https://github.com/shop/cart"
 
-// try runs a workflow, as the only one, in a repository's files as they are. env are
-// variables of the stand-ins.
+// try runs a workflow of docs/ci, or one that is there already, in a repository's
+// files as they are. env are variables of the stand-ins.
 func (g *github) try(t *testing.T, repo, workflow, event, payload string, env ...string) (*githubRun, error) {
 	t.Helper()
-	text, err := os.ReadFile(filepath.Join(ciDocs, "github/workflows", workflow))
-	if err != nil {
-		t.Fatal(err)
+	file := filepath.Join(repo, ".github/workflows", workflow)
+	if text, err := os.ReadFile(filepath.Join(ciDocs, "github/workflows", workflow)); err == nil {
+		g.write(t, file, strings.ReplaceAll(string(text), "ghcr.io", g.bed.Registry()))
 	}
-	g.write(t, filepath.Join(repo, ".github/workflows", workflow), strings.ReplaceAll(string(text), "ghcr.io", g.bed.Registry()))
 	commit(t, repo)
 	payloadFile := filepath.Join(t.TempDir(), "event.json")
 	g.write(t, payloadFile, payload)
@@ -402,7 +490,7 @@ func (g *github) try(t *testing.T, repo, workflow, event, payload string, env ..
 	for _, e := range append(env, "STORE="+g.store, "CACHE="+g.w.cache, "IMGWRAP_CACHE_DIR="+g.w.cache) {
 		args = append(args, "--env="+e)
 	}
-	for _, uses := range usesOf(t, workflow) {
+	for _, uses := range usesOf(t, file, ciDocs+"/github/action.yml") {
 		name, ref, _ := strings.Cut(uses, "@")
 		name = strings.Join(strings.Split(name, "/")[:2], "/")
 		if name != "actions/checkout" { // act's own
@@ -412,7 +500,7 @@ func (g *github) try(t *testing.T, repo, workflow, event, payload string, env ..
 	cmd := g.command(t, repo, args...)
 	var stdout bytes.Buffer
 	cmd.Stdout = &stdout
-	err = cmd.Run()
+	err := cmd.Run()
 	r := &githubRun{}
 	for lines := bufio.NewScanner(&stdout); lines.Scan(); {
 		var e githubEvent
@@ -423,18 +511,14 @@ func (g *github) try(t *testing.T, repo, workflow, event, payload string, env ..
 	return r, err
 }
 
-// usesOf returns the actions that a workflow and the action use, OWNER/NAME[/PATH]@REF.
-func usesOf(t *testing.T, workflow string) []string {
+// usesOf returns the actions that files use, OWNER/NAME[/PATH]@REF.
+func usesOf(t *testing.T, files ...string) []string {
 	t.Helper()
 	var found []string
-	for _, file := range []string{"github/workflows/" + workflow, "github/action.yml"} {
-		text, err := os.ReadFile(filepath.Join(ciDocs, file))
-		if err != nil {
-			t.Fatal(err)
-		}
-		for line := range strings.Lines(string(text)) {
+	for _, file := range files {
+		for line := range strings.Lines(string(readFile(t, file))) {
 			if _, uses, ok := strings.Cut(line, "uses: "); ok {
-				found = append(found, strings.Fields(uses)[0])
+				found = append(found, strings.TrimSuffix(strings.Fields(uses)[0], ","))
 			}
 		}
 	}
@@ -500,6 +584,7 @@ func (r *githubRun) stdout(job string) string {
 // gitlab runs the templates of docs/ci/gitlab by gitlab-ci-local.
 func (p *pipelines) gitlab(t *testing.T) {
 	t.Run("wrap", p.gitlabWrap)
+	t.Run("quoting", p.gitlabQuoting)
 	t.Run("bulk", p.gitlabBulk)
 	t.Run("promote", p.gitlabPromote)
 }
@@ -549,6 +634,24 @@ func checkSummary(t *testing.T, summary, ref string) {
 			t.Errorf("the summary lacks %q:\n%s", line, summary)
 		}
 	}
+}
+
+// gitlabQuoting gives the template inputs that a shell would take apart.
+func (p *pipelines) gitlabQuoting(t *testing.T) {
+	if _, err := p.bed.Push(t.Context(), "trixie-flask", "gitlab/quoting:v1.4"); err != nil {
+		t.Fatal(err)
+	}
+	repo := newRepository(t, onGitLab)
+	p.copyGitLab(t, repo)
+	inputs, err := json.Marshal(map[string]string{
+		"image": p.bed.Registry() + "/gitlab/quoting:v1.4", "service-name": hostile, "args": "--application=a b\n--native=false",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.write(t, repo+"/.gitlab-ci.yml", "include: [{local: templates/wrap.yml, inputs: "+string(inputs)+"}]\n")
+	p.gitlabCI(t, repo, "")
+	p.checkQuoting(t, p.bed.Registry()+"/gitlab/quoting:v1.4-otel")
 }
 
 // gitlabPromote is the pipeline of manifests. Its jobs push to a repository that is
