@@ -316,10 +316,13 @@ func BulkList(l *bulk.List, items []BulkItem) *bulk.List {
 	resolved := *l
 	resolved.Entries = nil
 	for _, item := range items {
-		e := bulk.Entry{Image: item.Source, Options: item.Entry.Options, Layers: item.Layers, Line: item.Entry.Line}
+		e := bulk.Entry{Image: item.Source, Options: item.Entry.Options, Line: item.Entry.Line}
 		// To move a tag takes its name alone.
-		if item.Digest != "" && !strings.Contains(item.Source, "@") && !item.Options.Destination.InPlace {
-			e.Image += "@" + item.Digest
+		if item.Digest != "" && !item.Options.Destination.InPlace {
+			e.Layers = item.Layers
+			if !strings.Contains(e.Image, "@") {
+				e.Image += "@" + item.Digest
+			}
 		}
 		resolved.Entries = append(resolved.Entries, e)
 	}

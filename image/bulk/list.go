@@ -1,6 +1,7 @@
 package bulk
 
 import (
+	"bytes"
 	"cmp"
 	"fmt"
 	"slices"
@@ -106,24 +107,37 @@ func (o Options) names(lines map[string]int) []string {
 	return names
 }
 
-// Bytes is the list as YAML, which [Parse] reads.
+// Bytes is the list as YAML, which [Parse] reads. It is made entry by entry: lists
+// may be long, and YAML's nodes are many times as large as their text.
 func (l *List) Bytes() ([]byte, error) {
-	root := &yaml.Node{Kind: yaml.MappingNode}
+	var b bytes.Buffer
+	part := func(n *yaml.Node) error {
+		content, err := yaml.Marshal(n)
+		if err != nil {
+			return fmt.Errorf("writing a list: %w", err)
+		}
+		b.Write(content)
+		return nil
+	}
 	if len(l.Defaults) > 0 {
-		defaults := &yaml.Node{Kind: yaml.MappingNode}
+		defaults, root := &yaml.Node{Kind: yaml.MappingNode}, &yaml.Node{Kind: yaml.MappingNode}
 		l.Defaults.addTo(defaults, l.lines)
 		add(root, keyDefaults, defaults)
+		if err := part(root); err != nil {
+			return nil, err
+		}
 	}
-	images := &yaml.Node{Kind: yaml.SequenceNode}
+	if len(l.Entries) == 0 {
+		b.WriteString(keyImages + ": []\n")
+	} else {
+		b.WriteString(keyImages + ":\n")
+	}
 	for _, e := range l.Entries {
-		images.Content = append(images.Content, e.node())
+		if err := part(&yaml.Node{Kind: yaml.SequenceNode, Content: []*yaml.Node{e.node()}}); err != nil {
+			return nil, err
+		}
 	}
-	add(root, keyImages, images)
-	content, err := yaml.Marshal(root)
-	if err != nil {
-		return nil, fmt.Errorf("writing a list: %w", err)
-	}
-	return content, nil
+	return b.Bytes(), nil
 }
 
 func (e *Entry) node() *yaml.Node {
@@ -141,14 +155,11 @@ func (e *Entry) node() *yaml.Node {
 	}
 	e.Options.addTo(n, e.lines)
 	if e.Layers != nil {
-		layers := &yaml.Node{Kind: yaml.SequenceNode}
+		var words []string
 		for _, l := range e.Layers {
-			layer := &yaml.Node{Kind: yaml.MappingNode, Style: yaml.FlowStyle}
-			add(layer, keyDigest, text(l.Digest))
-			add(layer, keySize, &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!int", Value: strconv.FormatInt(l.Size, 10)})
-			layers.Content = append(layers.Content, layer)
+			words = append(words, l.Digest+"="+strconv.FormatInt(l.Size, 10))
 		}
-		add(n, keyLayers, layers)
+		add(n, keyLayers, text(strings.Join(words, " ")))
 	}
 	return n
 }

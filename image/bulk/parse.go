@@ -27,8 +27,6 @@ const (
 	keyMatch      = "match"
 	keyExcept     = "except"
 	keyLayers     = "layers"
-	keyDigest     = "digest"
-	keySize       = "size"
 )
 
 // Parse reads a list. The error is an *Error; name is what it calls the file.
@@ -80,7 +78,8 @@ func isYAML(content []byte) bool {
 }
 
 type parser struct {
-	file string
+	file    string
+	digests map[string]string
 }
 
 func (p *parser) plain(content []byte) (*List, error) {
@@ -457,35 +456,31 @@ func constraints(s string) (*semver.Constraints, error) {
 }
 
 func (p *parser) layers(f field) ([]Layer, error) {
-	const remedy = "leave it to imgwrap bulk --list: layers: [{digest: sha256:…, size: 123}]"
-	if f.value.Kind != yaml.SequenceNode {
-		return nil, &Error{p.file, f.line, fmt.Sprintf("layers is %s, not a list", kind(f.value)), remedy}
+	const remedy = "leave it to imgwrap bulk --list: layers: sha256:…=123 sha256:…=456"
+	if f.value.Kind != yaml.ScalarNode || f.value.Tag != "!!str" {
+		return nil, &Error{p.file, f.line, fmt.Sprintf("layers is %s, not text", kind(f.value)), remedy}
 	}
 	layers := []Layer{}
-	for _, n := range f.value.Content {
-		line := n.Line
-		fields, err := p.fields(target(n), "a layer", remedy)
-		if err != nil {
-			return nil, err
+	for word := range strings.FieldsSeq(f.value.Value) {
+		digest, text, _ := strings.Cut(word, "=")
+		size, err := strconv.ParseInt(text, 10, 64)
+		if !isDigest(digest) || err != nil || size < 0 {
+			return nil, &Error{p.file, f.line, fmt.Sprintf("%q is not a layer", word), remedy}
 		}
-		var l Layer
-		for _, f := range fields {
-			switch f.name {
-			case keyDigest:
-				l.Digest = f.value.Value
-			case keySize:
-				l.Size, err = strconv.ParseInt(f.value.Value, 10, 64)
-			default:
-				err = fmt.Errorf("unknown key %q", f.name)
-			}
-			if err != nil || l.Size < 0 {
-				return nil, &Error{p.file, f.line, fmt.Sprintf("a layer has %s: %s", f.name, kind(f.value)), remedy}
-			}
-		}
-		if !isDigest(l.Digest) {
-			return nil, &Error{p.file, line, fmt.Sprintf("a layer has the digest %q", l.Digest), remedy}
-		}
-		layers = append(layers, l)
+		layers = append(layers, Layer{p.digest(digest), size})
 	}
-	return layers, nil
+	return slices.Clip(layers), nil
+}
+
+// digest returns the one copy of a digest that is kept of many.
+func (p *parser) digest(s string) string {
+	same, ok := p.digests[s]
+	if !ok {
+		if p.digests == nil {
+			p.digests = map[string]string{}
+		}
+		same = strings.Clone(s)
+		p.digests[same] = same
+	}
+	return same
 }

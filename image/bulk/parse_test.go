@@ -76,7 +76,7 @@ images:
 `},
 		{"aliases", "defaults: &d {endpoint: &e http://collector:4318}\nimages: [{image: app:1, endpoint: *e}]", "map[endpoint:[http://collector:4318]]\n2: app:1 map[endpoint:[http://collector:4318]]\n"},
 		{"numbers as they are written", "images: [{image: app:1, a: 1.10, b: 0x10, c: 2024-01-02, d: yes}]", "1: app:1 map[a:[1.10] b:[0x10] c:[2024-01-02] d:[yes]]\n"},
-		{"resolved", "images:\n  - image: app:1@" + digest + "\n    layers: [{digest: " + digest + ", size: 123}]\n", "2: app:1@" + digest + " pinned, layers [{" + digest + " 123}]\n"},
+		{"resolved", "images:\n  - image: app:1@" + digest + "\n    layers: " + digest + "=123\n", "2: app:1@" + digest + " pinned, layers [{" + digest + " 123}]\n"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			l, err := Parse("list.yaml", []byte(tt.text))
@@ -159,12 +159,12 @@ func TestParseErrors(t *testing.T) {
 		{"none", "images:\n  - repository: app\n    tags: {newest: 0}\n", `list:3: newest is "0": it is not positive`, "how many"},
 		{"a bad expression", "images:\n  - repository: app\n    tags: {match: '^(v'}\n", `list:3: match is "^(v": error parsing regexp: missing closing ): `, "regular expression"},
 		{"another bad expression", "images:\n  - repository: app\n    tags: {except: '*'}\n", `list:3: except is "*": error parsing regexp`, "regular expression"},
-		{"layers of a tag", "images:\n  - image: app:1\n    layers: []\n", "list:3: an image without a digest has layers", "NAME:TAG@DIGEST"},
-		{"layers of a repository", "images:\n  - repository: app\n    layers: []\n", "list:3: a repository has layers", "image:"},
-		{"layers as text", "images:\n  - image: app@" + digest + "\n    layers: all\n", `list:3: layers is "all", not a list`, "--list"},
-		{"a layer without a digest", "images:\n  - image: app@" + digest + "\n    layers: [{size: 1}]\n", `list:3: a layer has the digest ""`, "--list"},
-		{"a layer of a negative size", "images:\n  - image: app@" + digest + "\n    layers: [{digest: " + digest + ", size: -1}]\n", `list:3: a layer has size: "-1"`, "--list"},
-		{"a layer with more", "images:\n  - image: app@" + digest + "\n    layers: [{digest: " + digest + ", type: x}]\n", `list:3: a layer has type: "x"`, "--list"},
+		{"layers of a tag", "images:\n  - image: app:1\n    layers: ''\n", "list:3: an image without a digest has layers", "NAME:TAG@DIGEST"},
+		{"layers of a repository", "images:\n  - repository: app\n    layers: ''\n", "list:3: a repository has layers", "image:"},
+		{"layers as a list", "images:\n  - image: app@" + digest + "\n    layers: [a]\n", "list:3: layers is a list, not text", "--list"},
+		{"a layer without a digest", "images:\n  - image: app@" + digest + "\n    layers: =1\n", `list:3: "=1" is not a layer`, "--list"},
+		{"a layer without a size", "images:\n  - image: app@" + digest + "\n    layers: " + digest + "\n", `list:3: "` + digest + `" is not a layer`, "--list"},
+		{"a layer of a negative size", "images:\n  - image: app@" + digest + "\n    layers: " + digest + "=-1\n", `list:3: "` + digest + `=-1" is not a layer`, "--list"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			_, err := Parse("list", []byte(tt.text))
@@ -222,7 +222,7 @@ func FuzzParse(f *testing.F) {
 	for _, text := range []string{
 		"app:1\n# comment\nweb:1@" + digest,
 		"defaults: &d {endpoint: &e x}\nimages: [{image: app:1, endpoint: *e}, *e]",
-		"images:\n  - image: app:1@" + digest + "\n    layers: [{digest: " + digest + ", size: 123}]\n",
+		"images:\n  - image: app:1@" + digest + "\n    layers: " + digest + "=123\n",
 		"images:\n  - repository: team/**\n    tags: {semver: '>=1.2 <2 || ~3', newest: 3}\n",
 		"images: [{image: a, ? [b] : c}]", "images: &a [*a]", "? x\n:", "--- |\n x",
 	} {
