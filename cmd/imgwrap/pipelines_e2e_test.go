@@ -498,9 +498,12 @@ func (g *github) try(t *testing.T, repo, workflow, event, payload string, env ..
 		}
 	}
 	cmd := g.command(t, repo, args...)
-	var stdout bytes.Buffer
-	cmd.Stdout = &stdout
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	err := cmd.Run()
+	if err != nil {
+		err = fmt.Errorf("%w\n%s", err, stderr.String())
+	}
 	r := &githubRun{}
 	for lines := bufio.NewScanner(&stdout); lines.Scan(); {
 		var e githubEvent
