@@ -116,7 +116,7 @@ func (r *manifestReader) walk(ctx context.Context, root string) error {
 func (r *manifestReader) take(path string) error {
 	info, err := os.Stat(path)
 	if err != nil {
-		return nil // fetched from elsewhere, or kustomize's to complain about
+		return nil //nolint:nilerr // fetched from elsewhere, or kustomize's to complain about
 	}
 	paths := []string{path}
 	if info.IsDir() {
@@ -178,21 +178,27 @@ func (r *manifestReader) read(path string, named bool) error {
 		return err
 	}
 	f, err := promote.Parse(filepath.ToSlash(path), content, r.opts)
-	notYAML := (*promote.NotYAMLError)(nil)
-	switch {
-	case err == nil:
-	case named || !errors.As(err, &notYAML):
-		r.failures = append(r.failures, err)
-		return nil
-	case notYAML.Template:
-		r.templates = append(r.templates, path)
-		return nil
-	default:
-		r.others = append(r.others, path)
+	if err != nil {
+		r.unread(path, named, err)
 		return nil
 	}
-	r.add(&manifest{File: f, path: absolute, content: content})
-	return r.chart(r.files[len(r.files)-1])
+	m := &manifest{File: f, path: absolute, content: content}
+	r.add(m)
+	return r.chart(m)
+}
+
+// unread notes a file that could not be parsed. What is no YAML is only wrong if
+// it was named.
+func (r *manifestReader) unread(path string, named bool, err error) {
+	notYAML := (*promote.NotYAMLError)(nil)
+	switch {
+	case named || !errors.As(err, &notYAML):
+		r.failures = append(r.failures, err)
+	case notYAML.Template:
+		r.templates = append(r.templates, path)
+	default:
+		r.others = append(r.others, path)
+	}
 }
 
 // chart gives the images of a chart's values the tag that they have where the

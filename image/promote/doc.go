@@ -14,6 +14,8 @@
 // values differs, Edit returns an error instead. What cannot be located safely
 // is refused, too.
 //
+// A [Lock] is what remains of that decision: which image was wrapped to which.
+//
 // # What is found
 //
 //   - Kubernetes: the items of containers, initContainers and ephemeralContainers
