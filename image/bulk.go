@@ -86,12 +86,12 @@ func (w *Wrapper) Bulk(ctx context.Context, items []BulkItem, o BulkOptions) (*B
 	g.SetLimit(max(o.Workers, 1))
 	for i := range items {
 		item := &items[i]
-		results[i] = BulkResult{Source: item.Source, State: BulkNotStarted, Warnings: []string{}}
+		results[i] = BulkResult{Source: item.Source, State: BulkNotStarted, Reason: "the run ended before", Warnings: []string{}}
 		if stopped.Load() || ctx.Err() != nil {
 			continue
 		}
 		g.Go(func() error {
-			if stopped.Load() || ctx.Err() != nil {
+			if stopped.Load() || ctx.Err() != nil { // while it waited for a worker
 				return nil
 			}
 			r := w.one(ctx, item, o)

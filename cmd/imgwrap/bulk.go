@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -82,7 +83,11 @@ func (a *app) bulk(cmd *cobra.Command, file string, f *bulkFlags) (err error) {
 	if err != nil {
 		return err
 	}
-	list, options, err := a.readList(cmd, file)
+	name := file
+	if file == "-" {
+		name = "standard input"
+	}
+	list, options, err := a.readList(cmd, file, name)
 	if err != nil {
 		return err
 	}
@@ -101,39 +106,19 @@ func (a *app) bulk(cmd *cobra.Command, file string, f *bulkFlags) (err error) {
 	if err != nil {
 		return err
 	}
-	items, err := a.bulkItems(cmd, file, w, list, options, share, f.list)
+	items, err := a.bulkItems(cmd.Context(), name, w, list, options, share, f.list)
 	if err != nil {
 		end()
 		return err
 	}
 	if f.list {
 		end()
-		content, err := image.BulkList(list, items).Bytes()
-		if err == nil {
-			_, err = a.out.Write(content)
-		}
-		if err != nil {
-			return fmt.Errorf("writing the list: %w", err)
-		}
-		return nil
+		return a.printList(image.BulkList(list, items))
 	}
 	for i := range items { // of no more use, and many
 		items[i].Layers, items[i].Entry.Layers = nil, nil
 	}
-	watch := a.watchBulk(w, len(items))
-	opts := image.BulkOptions{Workers: f.workers, KeepGoing: f.keepGoing, DryRun: f.dryRun}
-	opts.Done = func(item *image.BulkItem, r image.BulkResult) error {
-		watch.done(r)
-		if done != nil {
-			return done.add(item, r)
-		}
-		return nil
-	}
-	if done != nil {
-		opts.Known = done.known
-	}
-	report, failed := w.Bulk(cmd.Context(), items, opts)
-	watch.end()
+	report, failed := a.runBulk(cmd.Context(), w, items, f, done)
 	end()
 	if f.format == string(formText) {
 		if err := writeBulk(a.err, report); err != nil {
@@ -146,6 +131,37 @@ func (a *app) bulk(cmd *cobra.Command, file string, f *bulkFlags) (err error) {
 		markdown: func(w io.Writer) error { return markdownBulk(w, report) },
 		junit:    func(w io.Writer) error { return writeJUnit(w, "imgwrap bulk", bulkCases(report)) },
 	}))
+}
+
+// printList writes a list to standard output.
+func (a *app) printList(list *bulk.List) error {
+	content, err := list.Bytes()
+	if err == nil {
+		_, err = a.out.Write(content)
+	}
+	if err != nil {
+		return fmt.Errorf("writing the list: %w", err)
+	}
+	return nil
+}
+
+// runBulk wraps the images, says how that goes on, and writes it down in the
+// journal if there is one.
+func (a *app) runBulk(ctx context.Context, w *image.Wrapper, items []image.BulkItem, f *bulkFlags, done *journal) (*image.BulkReport, error) {
+	watch := a.watchBulk(w, len(items))
+	defer watch.end()
+	opts := image.BulkOptions{Workers: f.workers, KeepGoing: f.keepGoing, DryRun: f.dryRun}
+	opts.Done = func(item *image.BulkItem, r image.BulkResult) error {
+		watch.done(r)
+		if done == nil {
+			return nil
+		}
+		return done.add(item, r)
+	}
+	if done != nil {
+		opts.Known = done.known
+	}
+	return w.Bulk(ctx, items, opts)
 }
 
 // part is which one of how many parts of a list is meant.
@@ -186,12 +202,10 @@ func (f *bulkFlags) check(getenv func(string) string) (part, error) {
 }
 
 // readList reads the list, and says what the options of its entries mean.
-func (a *app) readList(cmd *cobra.Command, file string) (*bulk.List, *bulkOptions, error) {
+func (a *app) readList(cmd *cobra.Command, file, name string) (*bulk.List, *bulkOptions, error) {
 	var content []byte
 	var err error
-	name := file
 	if file == "-" {
-		name = "standard input"
 		content, err = io.ReadAll(cmd.InOrStdin())
 	} else {
 		content, err = os.ReadFile(file)
@@ -266,10 +280,10 @@ func (o *bulkOptions) of(e *bulk.Entry) (*image.Options, error) {
 
 // bulkItems are the images of a list, or those of its shard. They are described
 // if the list is to be printed.
-func (a *app) bulkItems(cmd *cobra.Command, file string, w *image.Wrapper, list *bulk.List, options *bulkOptions, p part, described bool) ([]image.BulkItem, error) {
-	items, err := w.Resolve(cmd.Context(), list, options.of)
+func (a *app) bulkItems(ctx context.Context, name string, w *image.Wrapper, list *bulk.List, options *bulkOptions, p part, described bool) ([]image.BulkItem, error) {
+	items, err := w.Resolve(ctx, list, options.of)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", file, err)
+		return nil, fmt.Errorf("%s: %w", name, err)
 	}
 	found := map[*bulk.Entry]bool{}
 	for _, item := range items {
@@ -277,11 +291,11 @@ func (a *app) bulkItems(cmd *cobra.Command, file string, w *image.Wrapper, list 
 	}
 	for i := range list.Entries {
 		if e := &list.Entries[i]; e.Repository != "" && !found[e] {
-			a.log.Warnf("%s:%d: no image of %s is left to be wrapped by this entry", file, e.Line, e.Repository)
+			a.log.Warnf("%s:%d: no image of %s is left to be wrapped by this entry", name, e.Line, e.Repository)
 		}
 	}
 	if described || p.count > 1 {
-		if err := w.Describe(cmd.Context(), items); err != nil {
+		if err := w.Describe(ctx, items); err != nil {
 			return nil, err
 		}
 	}

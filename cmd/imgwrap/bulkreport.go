@@ -76,7 +76,7 @@ func (d bulkDocument) writeJSON(w io.Writer) error {
 	e := json.NewEncoder(&b)
 	e.SetEscapeHTML(false)
 	e.SetIndent("    ", "  ")
-	separator := "\n    "
+	separator, end := "\n    ", ""
 	for _, im := range d.Images {
 		b.Reset()
 		if err := e.Encode(im); err != nil {
@@ -85,9 +85,9 @@ func (d bulkDocument) writeJSON(w io.Writer) error {
 		if _, err := fmt.Fprintf(w, "%s%s", separator, bytes.TrimSpace(b.Bytes())); err != nil {
 			return err
 		}
-		separator = ",\n    "
+		separator, end = ",\n    ", "\n  "
 	}
-	_, err = io.WriteString(w, "\n  ]\n}\n")
+	_, err = io.WriteString(w, end+"]\n}\n")
 	return err
 }
 
