@@ -152,7 +152,7 @@ func (f *bulkFleet) killed(wrapped string) {
 
 // limited has the registry refuse requests now and then.
 func (f *bulkFleet) limited() {
-	few := f.images[:40]
+	few := f.images[:20]
 	f.proxy.limit(25, 60, 61, 62, 130)
 	cmd, stderr := f.command("bulk", f.list(few), "--tag", "{{.Tag}}-limited")
 	if got := strings.Count(f.run(cmd, stderr), "\n"); got != len(few) {
@@ -170,7 +170,7 @@ func (f *bulkFleet) limited() {
 
 // failing does what can be done.
 func (f *bulkFleet) failing() {
-	few := f.images[:20]
+	few := f.images[:10]
 	denied := f.source(7)
 	f.proxy.deny(strings.TrimPrefix(strings.TrimSuffix(denied, ":1.0"), f.host))
 	list := f.write("failing.txt", f.sources(few)+f.host+"/bulk/fleet/none:1.0\n")
