@@ -30,6 +30,9 @@ type BulkItem struct {
 	// not been looked up.
 	Digest string
 	Layers []bulk.Layer
+	// pinnable says that Source may have Digest behind it: only names in registries
+	// have a tag beside a digest.
+	pinnable bool
 	// Err is why the images of an entry's repository are not known: Source is the
 	// repository then.
 	Err error
@@ -119,11 +122,12 @@ func (r *resolver) repositories(ctx context.Context, entry BulkItem) ([]BulkItem
 		g.Go(func() error {
 			tags, err := r.tags(gctx, repository, entry.Entry.Tags)
 			switch {
+			case err == nil:
 			case ctx.Err() != nil:
 				return err
 			case pattern && registry.IsNotFound(err):
 				// A catalog goes on naming repositories from which all was deleted.
-			case err != nil:
+			default:
 				failed := entry
 				failed.Source, failed.Err = repository, err
 				images[i] = []BulkItem{failed}
@@ -173,10 +177,10 @@ func (r *resolver) tags(ctx context.Context, repository string, filter bulk.Filt
 }
 
 // created is when an image was built, the latest one of an index. What is no
-// image was built at no time.
+// image, or has been deleted since its tag was listed, was built at no time.
 func (w *Wrapper) created(ctx context.Context, ref string) (created time.Time, err error) {
 	t, err := w.open(ctx, ref)
-	if IsRefused(err) {
+	if registry.IsNotFound(err) || IsRefused(err) {
 		return time.Time{}, nil
 	}
 	if err != nil {
@@ -265,13 +269,14 @@ func (w *Wrapper) Describe(ctx context.Context, items []BulkItem) error {
 	return g.Wait()
 }
 
-// describe leaves alone what is there for nobody: who wraps it says so.
+// describe leaves alone what is not there, or not for us: who wraps it says so.
+// Anything else may be different for the next worker.
 func (w *Wrapper) describe(ctx context.Context, item *BulkItem, names *names) error {
 	if item.Err != nil {
 		return about(item.Source, item.Err)
 	}
 	t, err := w.open(ctx, item.Source)
-	if registry.IsNotFound(err) || IsRefused(err) {
+	if registry.IsNotFound(err) || registry.IsDenied(err) || IsRefused(err) {
 		return nil
 	}
 	if err != nil {
@@ -279,6 +284,7 @@ func (w *Wrapper) describe(ctx context.Context, item *BulkItem, names *names) er
 	}
 	defer t.source.Close()
 	item.Digest = t.source.Root.Digest.String()
+	item.pinnable = t.reference.Transport == registry.InRegistry
 	item.Layers = []bulk.Layer{}
 	for _, n := range t.root.images() {
 		if len(n.opened.Manifest.Layers) < len(n.source.parsed.RootFS.DiffIDs) {
@@ -318,9 +324,10 @@ func BulkList(l *bulk.List, items []BulkItem) *bulk.List {
 	for _, item := range items {
 		e := bulk.Entry{Image: item.Source, Options: item.Entry.Options, Line: item.Entry.Line}
 		// To move a tag takes its name alone.
-		if item.Digest != "" && !item.Options.Destination.InPlace {
+		pinned := strings.Contains(e.Image, "@")
+		if item.Digest != "" && !item.Options.Destination.InPlace && (pinned || item.pinnable) {
 			e.Layers = item.Layers
-			if !strings.Contains(e.Image, "@") {
+			if !pinned {
 				e.Image += "@" + item.Digest
 			}
 		}

@@ -84,6 +84,14 @@ func IsNotFound(err error) bool {
 		(answer.Request == nil || !strings.Contains(answer.Request.URL.Path, "/blobs/"))
 }
 
+// IsDenied says of an error whether a registry gave it because it wants other
+// credentials, or because ours do not allow what was asked for. Some, such as
+// Docker Hub, also say so of what is not there.
+func IsDenied(err error) bool {
+	answer, ok := errors.AsType[*transport.Error](err)
+	return ok && (answer.StatusCode == http.StatusUnauthorized || answer.StatusCode == http.StatusForbidden)
+}
+
 // Tags lists the tags of a repository, [REGISTRY/]REPOSITORY, in the order of its
 // registry. The error is a *UsageError or an *Error; see IsNotFound.
 func (c *Client) Tags(ctx context.Context, repository string) ([]string, error) {

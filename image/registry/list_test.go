@@ -36,7 +36,7 @@ func TestDigest(t *testing.T) {
 	other := "sha256:" + strings.Repeat("0", 64)
 	for _, ref := range []string{"app:2", "other:1", "app@" + other, "app:1@" + other} {
 		_, err := c.Digest(t.Context(), s.parse(t, c, ref))
-		if !IsNotFound(err) || err.Error() != fmt.Sprintf("asking for %s/%s: %[1]s has no such image (404 Not Found)", s.host(), ref) {
+		if !IsNotFound(err) || IsDenied(err) || err.Error() != fmt.Sprintf("asking for %s/%s: %[1]s has no such image (404 Not Found)", s.host(), ref) {
 			t.Errorf("%s: got %v", ref, err)
 		}
 	}
@@ -65,12 +65,12 @@ func TestDigest(t *testing.T) {
 			}
 		})
 	}
-	for _, status := range []int{401, 403} {
+	for status, denied := range map[int]bool{401: true, 403: true, 418: false} {
 		s.fault = func(w http.ResponseWriter, _ *http.Request, _ string) bool {
 			w.WriteHeader(status)
 			return true
 		}
-		if _, err := c.Digest(t.Context(), s.parse(t, c, "app:1")); err == nil || IsNotFound(err) {
+		if _, err := c.Digest(t.Context(), s.parse(t, c, "app:1")); err == nil || IsNotFound(err) || IsDenied(err) != denied {
 			t.Errorf("%d: got %v", status, err)
 		}
 	}
