@@ -83,6 +83,9 @@ func (a *app) bulk(cmd *cobra.Command, file string, f *bulkFlags) (err error) {
 	if err != nil {
 		return err
 	}
+	if f.shard == "" && a.getenv(indexVariable) != "" && a.getenv(countVariable) == "" {
+		a.log.Warnf("%s is set, but not %s or --shard: all of the list is done here, as by every other worker", indexVariable, countVariable)
+	}
 	name := file
 	if file == "-" {
 		name = "standard input"
@@ -170,6 +173,12 @@ type part struct{ index, count int }
 // maxParts is how many parts a list may have.
 const maxParts = 10_000
 
+// The variables of an Indexed Job of Kubernetes, which sets the first one only.
+const (
+	indexVariable = "JOB_COMPLETION_INDEX"
+	countVariable = "JOB_COMPLETIONS"
+)
+
 // check checks the flags that are not about one image, and returns the part that
 // is to be done.
 func (f *bulkFlags) check(getenv func(string) string) (part, error) {
@@ -185,8 +194,11 @@ func (f *bulkFlags) check(getenv func(string) string) (part, error) {
 		return part{}, err
 	}
 	shard, origin := f.shard, "--shard"
-	if i, n := getenv("JOB_COMPLETION_INDEX"), getenv("JOB_COMPLETIONS"); shard == "" && i != "" && n != "" {
-		shard, origin = i+"/"+n, "JOB_COMPLETION_INDEX/JOB_COMPLETIONS"
+	if shard == "" {
+		index, count := getenv(indexVariable), getenv(countVariable)
+		if index != "" && count != "" {
+			shard, origin = index+"/"+count, indexVariable+"/"+countVariable
+		}
 	}
 	if shard == "" {
 		return part{0, 1}, nil

@@ -144,27 +144,52 @@ func writeBulk(w io.Writer, r *image.BulkReport) error {
 			return err
 		}
 	}
+	for _, line := range bulkHints(r) {
+		if _, err := fmt.Fprintf(w, "hint: %s\n", line); err != nil {
+			return err
+		}
+	}
 	_, err := fmt.Fprintln(w, bulkSummary(r))
 	return err
 }
 
 // bulkWarnings are the warnings about all images, each once.
 func bulkWarnings(r *image.BulkReport) []string {
-	about := map[string][]string{} // images by warning
-	for _, im := range r.Images {
-		for _, text := range im.Warnings {
-			about[text] = append(about[text], im.Source)
+	return eachOnce(r, func(im *image.BulkResult) []string { return im.Warnings })
+}
+
+// bulkHints say what to do about images that could not be wrapped, each once.
+func bulkHints(r *image.BulkReport) []string {
+	return eachOnce(r, func(im *image.BulkResult) []string {
+		if !im.Problem() {
+			return nil
+		}
+		return nonEmpty(im.Hint)
+	})
+}
+
+// eachOnce are texts about images, sorted, with the first image that each is about.
+func eachOnce(r *image.BulkReport, texts func(*image.BulkResult) []string) []string {
+	first, more := map[string]string{}, map[string]int{} // by text
+	for i := range r.Images {
+		im := &r.Images[i]
+		for _, text := range texts(im) {
+			if _, ok := first[text]; ok {
+				more[text]++
+			} else {
+				first[text] = im.Source
+			}
 		}
 	}
-	var warnings []string
-	for _, text := range slices.Sorted(maps.Keys(about)) {
-		images := about[text][0]
-		if n := len(about[text]) - 1; n > 0 {
+	var lines []string
+	for _, text := range slices.Sorted(maps.Keys(first)) {
+		images := first[text]
+		if n := more[text]; n > 0 {
 			images += fmt.Sprintf(" and %d more", n)
 		}
-		warnings = append(warnings, images+": "+text)
+		lines = append(lines, images+": "+text)
 	}
-	return warnings
+	return lines
 }
 
 // markdownRows is how many rows a table of images has at most: job summaries may

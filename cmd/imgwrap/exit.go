@@ -73,10 +73,12 @@ func exitCode(err error) int {
 	return exitFailed
 }
 
-// report prints an error as one line, with what to do about it in a second
-// one where that is known, and returns the exit code.
+// report prints an error as one line, or several as one each, with what to do about
+// it in another one where that is known, and returns the exit code.
 func report(w io.Writer, err error) int {
-	fmt.Fprintln(w, "imgwrap: error:", err)
+	for text := range strings.SplitSeq(err.Error(), "\n") { // several that are joined
+		fmt.Fprintln(w, "imgwrap: error:", text)
+	}
 	var hint interface{ Hint() string }
 	if errors.As(err, &hint) && hint.Hint() != "" {
 		fmt.Fprintln(w, "imgwrap: hint:", hint.Hint())
