@@ -426,6 +426,13 @@ func TestWriteAll(t *testing.T) {
 		t.Errorf("error is %v", err)
 	}
 	check(a, "a")
+	created := b
+	created.before = nil
+	if err := writeAll([]fileEdit{a, created}); err == nil || err.Error() != "b.yaml was changed meanwhile; no file was written, run it again" {
+		t.Errorf("error is %v", err)
+	}
+	check(a, "a")
+	check(b, "b")
 
 	beyond := lock
 	beyond.path = filepath.Join(dir, "a.yaml", "lock")

@@ -12,14 +12,14 @@ import (
 // be written, all are as they were.
 func writeAll(edits []fileEdit) error {
 	for _, e := range edits {
-		if e.before == nil {
-			continue
-		}
 		now, err := os.ReadFile(e.path)
-		if err != nil {
-			return fmt.Errorf("writing %s: %w", e.name, err)
+		switch {
+		case e.before == nil && err != nil:
+			continue // as it is to be, or writing says what is wrong
+		case err != nil:
+			return fmt.Errorf("writing %s: %w; no file was written", e.name, err)
 		}
-		if !bytes.Equal(now, e.before) {
+		if e.before == nil || !bytes.Equal(now, e.before) {
 			return fmt.Errorf("%s was changed meanwhile; no file was written, run it again", e.name)
 		}
 	}
