@@ -184,8 +184,8 @@ func (a *app) summarisePromotion(p *image.Promotion, f *promoteFlags, failed err
 			a.log.Info(promotedLine(im))
 		}
 	}
-	if f.options.KeepGoing || len(p.Errors) > 1 { // the only one ends the command
-		for _, line := range p.Errors {
+	for i, line := range p.Errors {
+		if i > 0 || f.options.KeepGoing { // else the first ends the command
 			a.log.Error(line)
 		}
 	}
