@@ -2,10 +2,12 @@ package image
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"maps"
+	"path/filepath"
 	"slices"
 
 	"github.com/imgwrap/imgwrap/image/promote"
@@ -94,11 +96,12 @@ type fileEdit struct {
 // pending is something in a file that is not as promoting makes it.
 type pending struct{ where, what string }
 
-// Diff is what changes, in unified format.
+// Diff is what changes, in unified format. Names are relative to the working
+// directory, as git apply takes them.
 func (p *Promotion) Diff() []byte {
 	var all []byte
 	for _, e := range p.edits {
-		all = append(all, promote.Diff(e.name, e.before, e.after)...)
+		all = append(all, promote.Diff(filepath.ToSlash(relative(e.path)), e.before, e.after)...)
 	}
 	return all
 }
@@ -109,7 +112,7 @@ func (p *Promotion) Err() error {
 		return nil
 	}
 	first := p.pending[0]
-	detail := first.what + "; imgwrap promote writes it"
+	detail := first.what + "; imgwrap promote mends it"
 	if more := len(p.pending) - 1; more > 0 {
 		detail += fmt.Sprintf(", and %d more", more)
 	}
@@ -154,7 +157,7 @@ func (w *Wrapper) Promote(ctx context.Context, paths []string, opts PromoteOptio
 		p.agree()
 	}
 	p.planAll(ctx, subjects)
-	return p.finish(ctx, subjects)
+	return p.finish(ctx, p.lookOutside(ctx, subjects))
 }
 
 // promoter reads manifests and their lock.
@@ -172,11 +175,15 @@ func (w *Wrapper) promoter(ctx context.Context, paths []string, opts PromoteOpti
 
 // subjects are the distinct images that the manifests name, in the order of their
 // first use.
-func (p *promoter) subjects() []*subject {
+func (p *promoter) subjects() []*subject { return p.subjectsIn(false) }
+
+// subjectsIn are the distinct images of the manifests that are promoted, or of
+// those outside that they take in.
+func (p *promoter) subjectsIn(outside bool) []*subject {
 	byKey := map[string]*subject{}
 	var all []*subject
 	for _, f := range p.manifests.files {
-		if f.outside {
+		if f.outside != outside {
 			continue
 		}
 		for _, u := range f.Uses {
@@ -194,6 +201,38 @@ func (p *promoter) subjects() []*subject {
 		}
 	}
 	return all
+}
+
+// lookOutside finds out which images that are taken in from outside may stay as
+// they are, and adds those without Python to the subjects. Of all others there is
+// a warning, also of those that cannot be looked at.
+func (p *promoter) lookOutside(ctx context.Context, subjects []*subject) []*subject {
+	inside := map[string]*subject{}
+	for _, s := range subjects {
+		inside[s.key()] = s
+	}
+	var look []*subject
+	outside := p.subjectsIn(true)
+	for _, s := range outside {
+		if inside[s.key()] == nil {
+			look = append(look, s)
+		}
+	}
+	each(look, p.opts.Workers, func(s *subject) { s.err = p.look(ctx, s) })
+	for _, s := range outside {
+		known := inside[s.key()]
+		became := cmp.Or(known, s)
+		switch kept := became.state == PromotedKept; {
+		case became.err != nil || !kept && !became.isWrapped(s.ref):
+			continue
+		case kept && known != nil:
+			known.uses = append(known.uses, s.uses...)
+		case kept:
+			subjects = append(subjects, s)
+		}
+		p.manifests.mayStay(s.uses)
+	}
+	return subjects
 }
 
 // finish decides what changes in the files, wraps, and writes.
@@ -287,6 +326,12 @@ func (p *promoter) decide(result *Promotion, subjects []*subject) (edits []fileE
 		if !bytes.Equal(after, f.content) {
 			edits = append(edits, fileEdit{f.Name, f.path, f.content, after})
 			result.pending = append(result.pending, f.pending(changes)...)
+		}
+	}
+	for _, s := range subjects {
+		if s.state == PromotedWouldWrap && s.ref.Digest == s.lock.Digest {
+			why := cmp.Or(s.reason, "its tag stands for another one")
+			result.pending = append(result.pending, pending{fmt.Sprintf("%s:%d", s.uses[0].File, s.uses[0].Line), s.image.String() + ": " + why})
 		}
 	}
 	lock := p.lock.after(subjects, len(failures) == 0)

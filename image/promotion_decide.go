@@ -71,7 +71,7 @@ func (m *manifests) setImage(d *decision, f *manifest, u *promote.Use, ends []en
 		d.warn(u, u.Line, "%s is left alone: %s", u.Path, u.Problem)
 		return promote.Reference{}
 	case f.outside:
-		if known {
+		if known && !m.asIs[u] {
 			d.warn(u, u.Line, "%s is used by %s and outside of what is promoted: name it in the images of that, or promote this file, too", u.Image, ends[0].root.Name)
 		}
 		return promote.Reference{}

@@ -1,6 +1,7 @@
 package image
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -34,12 +35,15 @@ type manifests struct {
 	parents  map[*manifest][]*manifest // the kustomizations that take it in
 	warnings []string
 	failures []error // of files that cannot be understood
+	// asIs are uses outside of what is promoted that may stay: what they name is
+	// wrapped already, or holds no Python.
+	asIs map[*promote.Use]bool
 }
 
 // readManifests reads the files of paths, and those that their kustomizations
 // take in. Failures of single files are in the result.
 func readManifests(ctx context.Context, paths []string, opts promote.Options) (*manifests, error) {
-	m := &manifests{byPath: map[string]*manifest{}}
+	m := &manifests{byPath: map[string]*manifest{}, asIs: map[*promote.Use]bool{}}
 	r := &manifestReader{manifests: m, opts: opts}
 	for _, path := range paths {
 		info, err := os.Stat(path)
@@ -179,7 +183,7 @@ func (r *manifestReader) read(path string, named bool) error {
 	}
 	f, err := promote.Parse(filepath.ToSlash(path), content, r.opts)
 	if err != nil {
-		r.unread(path, named, err)
+		r.unread(path, content, named, err)
 		return nil
 	}
 	m := &manifest{File: f, path: absolute, content: content}
@@ -187,13 +191,17 @@ func (r *manifestReader) read(path string, named bool) error {
 	return r.chart(m)
 }
 
-// unread notes a file that could not be parsed. What is no YAML is only wrong if
-// it was named.
-func (r *manifestReader) unread(path string, named bool, err error) {
+// unread notes a file that was not understood. If it was not named, that is only
+// wrong if it is YAML that may be about images.
+func (r *manifestReader) unread(path string, content []byte, named bool, err error) {
 	notYAML := (*promote.NotYAMLError)(nil)
+	isYAML := !errors.As(err, &notYAML)
+	ofImages := len(r.opts.Fields) > 0 || bytes.Contains(bytes.ToLower(content), []byte("image")) || bytes.Contains(content, []byte("imgwrap:"))
 	switch {
-	case named || !errors.As(err, &notYAML):
+	case named || isYAML && ofImages:
 		r.failures = append(r.failures, err)
+	case isYAML:
+		r.warnings = append(r.warnings, err.Error()+"; it is left alone")
 	case notYAML.Template:
 		r.templates = append(r.templates, path)
 	default:

@@ -26,10 +26,12 @@ func (w *Wrapper) PromoteFrom(ctx context.Context, from, to string, opts Promote
 	}
 	b.manifests.failures = append(a.manifests.failures, b.manifests.failures...)
 	c := &copying{
-		from: filepath.ToSlash(filepath.Clean(from)), lock: a.lock, promoted: a.manifests.promotable(from), to: b, toPath: to,
+		from: filepath.ToSlash(filepath.Clean(from)), locked: b.lock.relative(from),
+		lock: a.lock, promoted: a.manifests.promotable(from), to: b, toPath: to,
 		byKey: map[string]*subject{},
 	}
 	c.pairAll()
+	c.leaveOutside()
 	if !opts.Offline {
 		each(c.subjects, opts.Workers, func(s *subject) {
 			if err := b.arrived(ctx, s, c.from); err != nil {
@@ -73,7 +75,8 @@ func (m *manifests) promotable(root string) []promotable {
 
 // copying is a promotion from manifests to others.
 type copying struct {
-	from     string // as the lock will say it
+	from     string // for people
+	locked   string // for the lock
 	lock     *lockFile
 	promoted []promotable
 	to       *promoter
@@ -95,6 +98,30 @@ func (c *copying) pairAll() {
 			c.subjects = append(c.subjects, s)
 		}
 		s.uses = append(s.uses, u.Use)
+	}
+}
+
+// leaveOutside takes over what the locks know of images outside of what is
+// promoted.
+func (c *copying) leaveOutside() {
+	for _, s := range c.to.subjectsIn(true) {
+		for _, known := range []*subject{c.to.lock.subject(s.ref), c.lock.subject(s.ref)} {
+			switch {
+			case known.kept != nil:
+				c.to.manifests.mayStay(s.uses)
+				s.stays(*known.kept)
+			case known.locked != nil && known.locked.Digest == s.ref.Digest:
+				c.to.manifests.mayStay(s.uses)
+			}
+		}
+		if s.state != PromotedKept {
+			continue
+		}
+		if inside := c.byKey["kept "+s.ref.String()]; inside != nil {
+			inside.uses = append(inside.uses, s.uses...)
+		} else {
+			c.subjects = append(c.subjects, s)
+		}
 	}
 }
 
@@ -140,7 +167,7 @@ func (c *copying) pair(u promotable) (_ *subject, key string) {
 	entry := *e
 	image := copied(found[0], u, e)
 	image.Digest = ""
-	entry.Image, entry.From = image.String(), c.from
+	entry.Image, entry.From = image.String(), c.locked
 	for _, have := range c.to.lock.Images {
 		// They may share a lock.
 		if have.Image == entry.Image && have.Digest == entry.Digest && have.From == "" {

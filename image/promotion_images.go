@@ -85,6 +85,13 @@ func (s *subject) source() string {
 	return s.ref.String()
 }
 
+// isWrapped says whether a reference to the subject is one to a wrapped image,
+// rather than to its source.
+func (s *subject) isWrapped(r promote.Reference) bool {
+	source, err := promote.ParseReference(s.source())
+	return err == nil && source.Canonical() != r.Canonical()
+}
+
 // becomes takes over an entry of the lock.
 func (s *subject) becomes(e promote.Locked, state PromotedState) {
 	s.lock, s.state = &e, state

@@ -64,6 +64,20 @@ func findLock(paths []string, file string) (*lockFile, error) {
 	return l, err
 }
 
+// relative is a path as the lock says it: from where the lock is, whatever the
+// working directory.
+func (l *lockFile) relative(path string) string {
+	absolute, err := filepath.Abs(path)
+	if err != nil {
+		return filepath.ToSlash(path)
+	}
+	rel, err := filepath.Rel(filepath.Dir(l.path), absolute)
+	if err != nil {
+		rel = absolute
+	}
+	return filepath.ToSlash(rel)
+}
+
 // isIn says whether a directory is another one, or below it.
 func isIn(dir, other string) bool {
 	rel, err := filepath.Rel(other, dir)

@@ -44,6 +44,13 @@ func (m *manifests) relate() {
 	}
 }
 
+// mayStay notes that uses outside of what is promoted are right as they are.
+func (m *manifests) mayStay(uses []*promote.Use) {
+	for _, u := range uses {
+		m.asIs[u] = true
+	}
+}
+
 // An end is what names the image of a use in the end: a kustomization that takes
 // the use in, and whom nobody takes in, gives the image that use says.
 type end struct {

@@ -206,7 +206,7 @@ var (
 
 func (f *finder) document(p place) {
 	if mac := p.get("sops", "mac"); mac.exists() {
-		p.tree.fixed = p.tree.problem(mac.node, "the file is encrypted with sops, whose checksum covers it", "set the images with sops")
+		p.tree.fixed = p.tree.problem(mac.node, "the file is encrypted with sops, whose checksum covers it", "set the images with sops, or leave them alone with a comment, # imgwrap:ignore")
 	}
 	f.comments(p)
 	file := path.Base(f.Name)

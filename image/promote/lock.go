@@ -36,7 +36,7 @@ type Locked struct {
 	Options      map[string][]string `json:"options"`        // flags that were given, and their values
 	Launcher     string              `json:"launcher"`       // that commands need in front, "" if none
 	Env          map[string]string   `json:"env"`            // variables that wrapping set
-	From         string              `json:"from,omitempty"` // where it was promoted from, "" if it was wrapped for these manifests
+	From         string              `json:"from,omitempty"` // where it was promoted from, relative to the lock, with slashes; "" if it was wrapped for these manifests
 }
 
 // Reference is the wrapped image, by tag and digest.
