@@ -50,10 +50,14 @@ func readManifests(ctx context.Context, paths []string, opts promote.Options) (*
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil, &UsageError{"there is no " + path, "name files of YAML, or directories with them"}
 		}
-		if err == nil && info.IsDir() {
+		switch {
+		case err != nil:
+		case info.IsDir():
 			err = r.walk(ctx, path)
-		} else if err == nil {
+		case info.Mode().IsRegular():
 			err = r.read(path, true)
+		default:
+			return nil, &UsageError{path + " is no file that can be written", "name files of YAML, or directories with them"}
 		}
 		if err != nil {
 			return nil, fmt.Errorf("reading manifests: %w", err)
