@@ -43,7 +43,7 @@ const (
 //
 // or has one reference per line, with comments behind #. Lines that come again
 // are read once: such lists are put together by programs. In YAML nothing may be
-// there twice.
+// there twice with the same options.
 func Parse(name string, content []byte) (*List, error) {
 	p := &parser{file: name}
 	content = bytes.TrimPrefix(content, []byte("\ufeff"))
@@ -311,6 +311,10 @@ func (p *parser) entries(n *yaml.Node) ([]Entry, error) {
 		key, what := e.Image, e.Image
 		if e.Repository != "" {
 			key, what = e.Repository+" "+e.Tags.key(), e.Repository
+		}
+		// With other options an image may go elsewhere, too.
+		if len(e.Options) > 0 {
+			key += fmt.Sprintf(" %q", e.Options)
 		}
 		if before, twice := seen[key]; twice {
 			return nil, &Error{p.file, e.Line, fmt.Sprintf("%s is there twice, before in line %d", what, before), "leave one of them out"}

@@ -76,6 +76,7 @@ images:
 `},
 		{"aliases", "defaults: &d {endpoint: &e http://collector:4318}\nimages: [{image: app:1, endpoint: *e}]", "map[endpoint:[http://collector:4318]]\n2: app:1 map[endpoint:[http://collector:4318]]\n"},
 		{"numbers as they are written", "images: [{image: app:1, a: 1.10, b: 0x10, c: 2024-01-02, d: yes}]", "1: app:1 map[a:[1.10] b:[0x10] c:[2024-01-02] d:[yes]]\n"},
+		{"an image to two places", "images: [app:1, {image: app:1, tag: a}, {image: app:1, tag: b}]", "1: app:1\n1: app:1 map[tag:[a]]\n1: app:1 map[tag:[b]]\n"},
 		{"resolved", "images:\n  - image: app:1@" + digest + "\n    layers: " + digest + "=123\n", "2: app:1@" + digest + " pinned, layers [{" + digest + " 123}]\n"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -140,7 +141,8 @@ func TestParseErrors(t *testing.T) {
 		{"an image with two", "images:\n  - image: app:1\n    repository: app\n", "list:3: an image has both", "leave one"},
 		{"an image as a list", "images:\n  - image: [app:1]\n", "list:2: image is a list", "write a reference"},
 		{"an option twice", "images:\n  - image: app:1\n    release: 1.27.0\n    release: 1.45.1\n", `list:4: "release" is there twice, before in line 3`, "leave one"},
-		{"an image twice", "images:\n  - app:1\n  - image: app:1\n    release: 1.27.0\n", "list:3: app:1 is there twice, before in line 2", "leave one"},
+		{"an image twice", "images:\n  - app:1\n  - image: app:1\n", "list:3: app:1 is there twice, before in line 2", "leave one"},
+		{"an image twice with an option", "images:\n  - image: app:1\n    tag: a\n  - app:1\n  - image: app:1\n    tag: a\n", "list:5: app:1 is there twice, before in line 2", "leave one"},
 		{"a repository twice", "images:\n  - repository: app\n    tags: {match: a}\n  - repository: app\n    tags: {match: b}\n  - repository: app\n    tags: {match: a}\n", "list:6: app is there twice, before in line 2", "leave one"},
 		{"tags of an image", "images:\n  - image: app:1\n    tags: {newest: 3}\n", "list:3: tags are chosen of an image", "repository:"},
 		{"a tag of a repository", "images:\n  - repository: localhost:5000/app:1\n", `list:2: repository "localhost:5000/app:1" has a tag or a digest`, "image:"},
