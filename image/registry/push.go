@@ -119,7 +119,8 @@ func (c *Client) push(ctx context.Context, dst name.Reference, src *Source, t Tr
 		return Report{}, err
 	}
 	for _, b := range blobs {
-		if b.layer {
+		// Those of a source in the same registry are mounted from there, and are many.
+		if b.layer && !(b.ofSource && p.here(p.from)) {
 			c.layers.found(p.repo, b.Digest)
 		}
 		switch {
@@ -200,9 +201,14 @@ type pusher struct {
 	places   cache[*place] // to mount from, by name
 }
 
+// here says whether a repository is in the registry that is pushed to.
+func (p *pusher) here(repo name.Repository) bool {
+	return repo != (name.Repository{}) && repo.RegistryStr() == p.repo.RegistryStr()
+}
+
 // mountable says whether mounts from a repository are to be tried.
 func (p *pusher) mountable(from name.Repository) bool {
-	return from != (name.Repository{}) && from.RegistryStr() == p.repo.RegistryStr() && from.Name() != p.repo.Name()
+	return p.here(from) && from.Name() != p.repo.Name()
 }
 
 // openMounts gets the permissions to mount what is missing.
