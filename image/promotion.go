@@ -342,7 +342,7 @@ func (p *promoter) decide(result *Promotion, subjects []*subject) (edits []fileE
 	if !bytes.Equal(after, p.lock.content) {
 		edits = append(edits, fileEdit{p.lock.name, p.lock.path, p.lock.content, after})
 	}
-	if len(result.pending) == 0 && !sameImages(lock, p.lock.Lock) {
+	if len(result.pending) == 0 && !p.lock.has(lock) {
 		result.pending = append(result.pending, pending{p.lock.name, "it does not say what the manifests have"})
 	}
 	return edits, failures

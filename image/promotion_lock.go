@@ -188,11 +188,17 @@ func (l *lockFile) after(subjects []*subject, complete bool) *promote.Lock {
 	return after
 }
 
-// sameImages says whether two locks have the same wrapped images. What they say
-// of others saves looking at them, and matters no more than that.
-func sameImages(a, b *promote.Lock) bool {
-	images := func(l *promote.Lock) []byte { return (&promote.Lock{Images: l.Images}).Bytes() }
-	return bytes.Equal(images(a), images(b))
+// has says whether the lock has the wrapped images of another. What it says beyond
+// that is of no harm, such as what manifests named before another version was
+// promoted to them.
+func (l *lockFile) has(other *promote.Lock) bool {
+	alone := func(e promote.Locked) []byte { return (&promote.Lock{Images: []promote.Locked{e}}).Bytes() }
+	for _, want := range other.Images {
+		if !slices.ContainsFunc(l.Images, func(e promote.Locked) bool { return bytes.Equal(alone(e), alone(want)) }) {
+			return false
+		}
+	}
+	return true
 }
 
 // replaced says whether a subject's new entry takes the place of an old one.
