@@ -59,6 +59,11 @@ func (s *subject) fail(err error) {
 	s.outcome = outcome{}
 }
 
+// located says where the image is that an error is about.
+func (s *subject) located(err error) error {
+	return fmt.Errorf("%s:%d: %w", s.uses[0].File, s.uses[0].Line, err)
+}
+
 // report is the subject for people and programs.
 func (s *subject) report() PromotedImage {
 	im := PromotedImage{Source: s.source(), State: s.state, Reason: s.reason, Uses: []PromotedUse{}}
@@ -106,7 +111,7 @@ func (s *subject) stays(k promote.KeptImage) {
 func (p *promoter) planAll(ctx context.Context, subjects []*subject) {
 	each(subjects, p.opts.Workers, func(s *subject) {
 		if err := p.look(ctx, s); err != nil {
-			s.fail(err)
+			s.fail(s.located(err))
 		}
 	})
 	// Two images cannot have one tag.
@@ -161,7 +166,7 @@ func (p *promoter) look(ctx context.Context, s *subject) error {
 // refuseTag is the error of an image that has one tag, and the digest of another.
 func (s *subject) refuseTag(why string) error {
 	return &RefusedError{
-		Problem: fmt.Sprintf("%s:%d: %s: %s", s.uses[0].File, s.uses[0].Line, s.ref, why),
+		Problem: fmt.Sprintf("%s: %s", s.ref, why),
 		Remedy:  "remove the digest, which counts, to have the tag wrapped",
 	}
 }
@@ -432,7 +437,7 @@ func (p *promoter) wrapAll(ctx context.Context, subjects []*subject) {
 		case ctx.Err() != nil:
 			s.fail(errGivenUp)
 		default:
-			s.fail(err)
+			s.fail(s.located(err))
 			if !p.opts.KeepGoing {
 				cancel()
 			}
