@@ -26,7 +26,7 @@ func (w *Wrapper) PromoteFrom(ctx context.Context, from, to string, opts Promote
 	}
 	b.manifests.failures = append(a.manifests.failures, b.manifests.failures...)
 	c := &copying{
-		from: filepath.ToSlash(filepath.Clean(from)), locked: b.lock.relative(from),
+		from: filepath.ToSlash(filepath.Clean(from)), recorded: b.lock.relative(from),
 		lock: a.lock, promoted: a.manifests.promotable(from), to: b, toPath: to,
 		byKey: map[string]*subject{},
 	}
@@ -76,7 +76,7 @@ func (m *manifests) promotable(root string) []promotable {
 // copying is a promotion from manifests to others.
 type copying struct {
 	from     string // for people
-	locked   string // for the lock
+	recorded string // for the lock
 	lock     *lockFile
 	promoted []promotable
 	to       *promoter
@@ -167,7 +167,7 @@ func (c *copying) pair(u promotable) (_ *subject, key string) {
 	entry := *e
 	image := copied(found[0], u, e)
 	image.Digest = ""
-	entry.Image, entry.From = image.String(), c.locked
+	entry.Image, entry.From = image.String(), c.recorded
 	for _, have := range c.to.lock.Images {
 		// They may share a lock.
 		if have.Image == entry.Image && have.Digest == entry.Digest && have.From == "" {
