@@ -80,8 +80,9 @@ type Client struct {
 
 	auths    cache[authn.Authenticator]
 	sessions cache[*http.Client]
-	answers  sync.Map           // to GET /v2/, by scheme and host
-	begun    uploads            // by CheckPush
+	answers  sync.Map // to GET /v2/, by scheme and host
+	begun    uploads  // by CheckPush
+	together gatherings
 	layers   whereabouts        // of pushes
 	locks    cache[*sync.Mutex] // by the path or name of what is written
 	mirrors  func() ([]mirrored, error)

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"sync"
 	"time"
 
@@ -21,6 +22,9 @@ import (
 func (c *Client) push(ctx context.Context, dst name.Reference, src *Source, t Tree) (Report, error) {
 	report := Report{Digest: t.Root.Digest}
 	p := &pusher{registry: c, ref: dst, repo: dst.Context()}
+	var leave func()
+	p.together, leave = c.together.join(p.repo)
+	defer leave()
 	same := false
 	if src != nil {
 		if from, ok := src.store.(*repository); ok {
@@ -106,7 +110,11 @@ func (c *Client) push(ctx context.Context, dst name.Reference, src *Source, t Tr
 	g.SetLimit(c.jobs)
 	for _, b := range blobs {
 		if !b.exists {
-			g.Go(func() error { return p.bring(gctx, b) })
+			g.Go(func() error {
+				before, err := p.together.bring(gctx, b.Digest, func() error { return p.bring(gctx, b) })
+				b.exists = b.exists || before
+				return err
+			})
 		}
 	}
 	if err := g.Wait(); err != nil {
@@ -198,6 +206,7 @@ type pusher struct {
 	repo     name.Repository
 	from     name.Repository // of the source, the zero value if it is not in a registry
 	client   *http.Client
+	together *gathering
 	places   cache[*place] // to mount from, by name
 }
 
@@ -530,7 +539,7 @@ func (p *pusher) putBelow(ctx context.Context, documents []Document) error {
 	g.SetLimit(p.registry.jobs)
 	for _, d := range documents {
 		if !d.MediaType.IsIndex() {
-			g.Go(func() error { return p.putDocument(gctx, d, d.Digest.String()) })
+			g.Go(func() error { return p.putChild(gctx, d) })
 		}
 	}
 	if err := g.Wait(); err != nil {
@@ -538,12 +547,17 @@ func (p *pusher) putBelow(ctx context.Context, documents []Document) error {
 	}
 	for _, d := range documents {
 		if d.MediaType.IsIndex() {
-			if err := p.putDocument(ctx, d, d.Digest.String()); err != nil {
+			if err := p.putChild(ctx, d); err != nil {
 				return err
 			}
 		}
 	}
 	return nil
+}
+
+func (p *pusher) putChild(ctx context.Context, d Document) error {
+	_, err := p.together.bring(ctx, d.Digest, func() error { return p.putDocument(ctx, d, d.Digest.String()) })
+	return err
 }
 
 // putRoot is the end of a push. If no answer says how it went, it asks.
@@ -570,8 +584,34 @@ func (p *pusher) putRoot(ctx context.Context, root Document) error {
 	return &outcomeError{err, outcome}
 }
 
-// putDocument puts a document under a tag or its digest.
+// putDocument puts a document under a tag or its digest. Registries may take a
+// while to find what was brought there just before, or what another process is
+// bringing, too.
 func (p *pusher) putDocument(ctx context.Context, d Document, identifier string) error {
+	for attempt := 0; ; attempt++ {
+		err := p.tryDocument(ctx, d, identifier)
+		answer, ok := errors.AsType[*transport.Error](err)
+		if !ok || !lacksPart(answer) {
+			return err
+		}
+		delay, again := backoff(attempt)
+		if !again {
+			return err
+		}
+		if wait := p.registry.wait(ctx, delay, err); wait != nil {
+			return wait
+		}
+	}
+}
+
+// lacksPart says whether a registry says that it lacks what a document names.
+func lacksPart(answer *transport.Error) bool {
+	return slices.ContainsFunc(answer.Errors, func(d transport.Diagnostic) bool {
+		return d.Code == transport.ManifestBlobUnknownErrorCode
+	})
+}
+
+func (p *pusher) tryDocument(ctx context.Context, d Document, identifier string) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPut, endpoint(p.repo, "manifests", identifier), bytes.NewReader(d.Raw))
 	if err != nil {
 		return err

@@ -265,7 +265,7 @@ func TestPushRefused(t *testing.T) {
 		{"PUT uploads", 400, "DIGEST_INVALID", 2, "HOST answered 400 DIGEST_INVALID: no"},
 		{"PUT uploads", 404, "BLOB_UPLOAD_UNKNOWN", 10, "HOST forgot an upload (404 BLOB_UPLOAD_UNKNOWN)"},
 		{"PUT manifests", 400, "MANIFEST_INVALID", 1, "HOST answered 400 MANIFEST_INVALID: no"},
-		{"PUT manifests", 400, "MANIFEST_BLOB_UNKNOWN", 1, "HOST lacks a part of the image (400 MANIFEST_BLOB_UNKNOWN)"},
+		{"PUT manifests", 400, "MANIFEST_BLOB_UNKNOWN", attempts, "HOST lacks a part of the image (400 MANIFEST_BLOB_UNKNOWN)"},
 	} {
 		t.Run(fmt.Sprint(tt.kind, tt.status, tt.code), func(t *testing.T) {
 			s := newServer(t)
