@@ -36,7 +36,7 @@ const shardsHost = "registry.example.com"
 
 const (
 	shardBases   = 5
-	shardImages  = 200
+	shardImages  = 120
 	shardWorkers = 8
 )
 
