@@ -75,6 +75,20 @@ func ask(ctx context.Context, c *Client, n int) error {
 	return err
 }
 
+// askAll asks for n images at the same time.
+func askAll(t *testing.T, c *Client, n int) {
+	t.Helper()
+	var wg sync.WaitGroup
+	for i := range n {
+		wg.Go(func() {
+			if err := ask(t.Context(), c, i); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+}
+
 // openAfter refuses requests until a time after its start.
 func openAfter(d time.Duration) func(string) int {
 	start := time.Now()
@@ -123,15 +137,7 @@ func TestGateInFlight(t *testing.T) {
 			return min(open(""), 9+n%3)
 		}}
 		c := b.client()
-		var wg sync.WaitGroup
-		for n := range 20 {
-			wg.Go(func() {
-				if err := ask(t.Context(), c, n); err != nil {
-					t.Error(err)
-				}
-			})
-		}
-		wg.Wait()
+		askAll(t, c, 20)
 		if b.served != 20 || len(b.waiting) != 1 {
 			t.Errorf("%d served, said %q", b.served, b.waiting)
 		}
@@ -189,15 +195,7 @@ func TestGateUnlucky(t *testing.T) {
 			return 5
 		}
 		c := b.client()
-		var wg sync.WaitGroup
-		for n := range 30 {
-			wg.Go(func() {
-				if err := ask(t.Context(), c, n); err != nil {
-					t.Error(err)
-				}
-			})
-		}
-		wg.Wait()
+		askAll(t, c, 30)
 		if b.served != 30 || len(b.waiting) != 1 {
 			t.Errorf("%d served, said %q", b.served, b.waiting)
 		}

@@ -110,9 +110,8 @@ func (c *Client) push(ctx context.Context, dst name.Reference, src *Source, t Tr
 	g.SetLimit(c.jobs)
 	for _, b := range blobs {
 		if !b.exists {
-			g.Go(func() error {
-				before, err := p.together.bring(gctx, b.Digest, func() error { return p.bring(gctx, b) })
-				b.exists = b.exists || before
+			g.Go(func() (err error) {
+				b.exists, err = p.together.bring(gctx, b.Digest, func() error { return p.bring(gctx, b) })
 				return err
 			})
 		}
@@ -292,11 +291,7 @@ func (p *pusher) bring(ctx context.Context, b *blob) (err error) {
 	}
 	var there name.Repository
 	defer func() { brought(there) }()
-	if repo.Name() == p.repo.Name() { // another push brought it there since we asked
-		if b.exists, err = p.exists(ctx, p.client, b.Digest); err != nil || b.exists {
-			return err
-		}
-	} else if p.mountable(repo) {
+	if p.mountable(repo) {
 		b.elsewhere = true
 		b.from = p.place(ctx, repo)
 	}
