@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"os"
 	"slices"
 
@@ -228,9 +227,7 @@ func (a *app) readList(cmd *cobra.Command, file, name string) (*bulk.List, *bulk
 	list, err := bulk.Parse(name, content)
 	if err == nil {
 		err = list.CheckOptions(func(name string, values []string) error {
-			var f imageFlags
-			flags := pflag.NewFlagSet("", pflag.ContinueOnError)
-			f.register(flags)
+			_, flags := newImageFlags()
 			return setFlag(flags, name, values)
 		})
 	}
@@ -249,9 +246,7 @@ type bulkOptions struct {
 }
 
 func (a *app) newBulkOptions(flags *pflag.FlagSet, list *bulk.List) *bulkOptions {
-	var f imageFlags
-	own := pflag.NewFlagSet("", pflag.ContinueOnError)
-	f.register(own)
+	_, own := newImageFlags()
 	given, configured := bulk.Options{}, bulk.Options{}
 	for name, values := range changedFlags(flags) {
 		switch {
@@ -270,17 +265,7 @@ func (o *bulkOptions) of(e *bulk.Entry) (*image.Options, error) {
 	if len(e.Options) == 0 && o.common != nil {
 		return o.common, nil
 	}
-	var f imageFlags
-	flags := pflag.NewFlagSet("", pflag.ContinueOnError)
-	f.register(flags)
-	for _, options := range slices.Concat(o.below, []bulk.Options{e.Options}, o.above) {
-		for _, name := range slices.Sorted(maps.Keys(options)) {
-			if err := setFlag(flags, name, options[name]); err != nil {
-				return nil, err
-			}
-		}
-	}
-	options, err := f.resolve(o.getenv)
+	options, err := imageOptions(o.getenv, slices.Concat(o.below, []bulk.Options{e.Options}, o.above)...)
 	if err != nil {
 		return nil, err
 	}

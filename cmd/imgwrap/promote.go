@@ -14,18 +14,16 @@ import (
 
 // promoteFlags are the flags of promote.
 type promoteFlags struct {
-	imageFlags
 	options  image.PromoteOptions
 	fields   []string
 	check    bool
 	from, to string
 	output   output
-	ofImages *pflag.FlagSet // those of imageFlags alone
+	ofImages *pflag.FlagSet // that images are wrapped by
 }
 
 func (f *promoteFlags) register(cmd *cobra.Command) {
-	f.ofImages = pflag.NewFlagSet("images", pflag.ContinueOnError)
-	f.imageFlags.register(f.ofImages)
+	_, f.ofImages = newImageFlags()
 	flags := cmd.Flags()
 	flags.AddFlagSet(f.ofImages)
 	o := &f.options
@@ -100,22 +98,9 @@ func (f *promoteFlags) resolve(a *app, args []string) (image.PromoteOptions, err
 	o.Offline = a.offline
 	o.Version = imgwrapVersion()
 	o.Flags = given
-	o.Options = func(flags map[string][]string) (image.Options, error) { return imageOptions(flags, a.getenv) }
+	o.Options = func(flags map[string][]string) (image.Options, error) { return imageOptions(a.getenv, flags) }
 	_, err := o.Options(given) // wrong ones are wrong whatever the manifests name
 	return o, err
-}
-
-// imageOptions are the options of an image by the flags that give them.
-func imageOptions(values map[string][]string, getenv func(string) string) (image.Options, error) {
-	var f imageFlags
-	flags := pflag.NewFlagSet("images", pflag.ContinueOnError)
-	f.register(flags)
-	for name, v := range values {
-		if err := setFlag(flags, name, v); err != nil {
-			return image.Options{}, &usageError{err.Error(), "see imgwrap --help"}
-		}
-	}
-	return f.resolve(getenv)
 }
 
 func (a *app) promote(cmd *cobra.Command, paths []string, f *promoteFlags) error {

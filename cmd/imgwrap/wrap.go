@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strconv"
 	"time"
@@ -12,6 +13,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/imgwrap/imgwrap/image"
+	"github.com/imgwrap/imgwrap/image/bulk"
 	"github.com/imgwrap/imgwrap/image/instrument"
 	"github.com/imgwrap/imgwrap/image/registry"
 )
@@ -112,6 +114,27 @@ func (f *imageFlags) register(flags *pflag.FlagSet) {
 	flags.BoolVar(&o.Bytecode, "bytecode", false, "add bytecode from the cache, see imgwrap layer build --bytecode: the app starts faster")
 
 	f.settings.register(flags, "the repository's last component")
+}
+
+// newImageFlags are the flags by themselves, not those of a command.
+func newImageFlags() (*imageFlags, *pflag.FlagSet) {
+	f, flags := new(imageFlags), pflag.NewFlagSet("images", pflag.ContinueOnError)
+	f.register(flags)
+	return f, flags
+}
+
+// imageOptions are the options of an image by the values of flags; of those that
+// have the same flag, the last one counts.
+func imageOptions(getenv func(string) string, values ...bulk.Options) (image.Options, error) {
+	f, flags := newImageFlags()
+	for _, v := range values {
+		for _, name := range slices.Sorted(maps.Keys(v)) {
+			if err := setFlag(flags, name, v[name]); err != nil {
+				return image.Options{}, &usageError{err.Error(), "see imgwrap --help"}
+			}
+		}
+	}
+	return f.resolve(getenv)
 }
 
 // maxEpoch is the last second that RFC 3339, the form of times in configs, can
