@@ -26,6 +26,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
 	"github.com/imgwrap/imgwrap/cmd/internal/testbed"
 	"github.com/imgwrap/imgwrap/cmd/internal/wire"
 )
@@ -61,6 +63,15 @@ func TestE2EShards(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.resolve()
+	// What is added is made now: no package index is to be reached by the workers.
+	made := map[v1.Hash]bool{} // by the layer with the packages
+	for _, im := range f.images {
+		packages := im.Layers[len(im.Layers)-2].Digest
+		if !made[packages] {
+			f.imgwrap.run(t, im.Reference, "--tag", "made")
+			made[packages] = true
+		}
+	}
 
 	single := f.start("{{.Tag}}-single", "")
 	if single.run(); t.Failed() {
